@@ -1,0 +1,35 @@
+SHELL := bash
+PY    ?= python3
+BIN   := .venv/bin
+READY := .venv/.ready
+JOBS  ?= 2
+RUNS  ?= runs
+LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
+WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
+export OMP_NUM_THREADS := 1
+
+.PHONY: help results publish test sync render lock clean
+help:           ## what can be made
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
+results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
+	$(BIN)/python tools/sweep.py --grid $(if $(QUICK),quick,default) --workers $(JOBS) --runs $(RUNS)
+publish: $(READY)  ## rerun the full grid and replace what results/ and the README hold
+	$(BIN)/python tools/sweep.py --grid publish --workers $(JOBS) --runs $(RUNS) --publish
+test: $(READY)  ## every test (ARGS=--slow: the long ones too)
+	$(BIN)/python -m pytest -q $(ARGS)
+sync: $(READY)  ## export the notebooks to ramer/ and clean them
+	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+render: $(READY)  ## rerun the library notebooks and keep their outputs
+	$(BIN)/python tools/render.py
+lock:           ## resolve the exact versions again
+	uv pip compile -q pyproject.toml --all-extras --group dev -c constraints.txt $(WHERE) \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header -o requirements.lock
+	uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements.uv.lock <<< "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
+clean:          ## remove the environment and what was built
+	rm -rf .venv build dist *.egg-info
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PY) -m venv .venv
+	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements.uv.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes $(WHERE) -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --editable .
+	touch $@
