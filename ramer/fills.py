@@ -34,10 +34,13 @@ class Method:
 
     def save(self, folder, replace_existing=False):
         "Write the fitted method to a new folder: weights as safetensors, the rest as JSON. Raises FileExistsError if it exists."
-        with new_folder(folder, replace_existing) as temporary:
-            tensors, facts = self.state()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary/"model.safetensors")
-            write_text(temporary/"model.json", json.dumps({"config": asdict(self.config), **facts}, indent=1))
+        with new_folder(folder, replace_existing) as temporary: self.write(temporary)
+
+    def write(self, folder):
+        "Write weights and facts into an existing folder; a method that keeps more adds to it."
+        tensors, facts = self.state()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder/"model.safetensors")
+        write_text(folder/"model.json", json.dumps({"config": asdict(self.config), **facts}, indent=1))
 
     @classmethod
     def load(cls, folder):
@@ -65,9 +68,13 @@ class ClassPrior(Method):
         check_mask(mask, len(clips), self.modalities)
         return np.tile(self.prior, (len(clips), 1))
 
-    def state(self): return {"prior": torch.from_numpy(self.prior)}, {"modalities": self.modalities}
+    def state(self):
+        "Tensors and facts that `restore` needs."
+        return {"prior": torch.from_numpy(self.prior)}, {"modalities": self.modalities}
 
-    def restore(self, tensors, facts, folder): self.prior, self.modalities = tensors["prior"].numpy(), tuple(facts["modalities"])
+    def restore(self, tensors, facts, folder):
+        "Undo `state`."
+        self.prior, self.modalities = tensors["prior"].numpy(), tuple(facts["modalities"])
 
 # %% ../nbs/07_fills.ipynb #9e168f3a
 class FillMethod(Method):
@@ -156,10 +163,11 @@ class FillMethod(Method):
 
     @property
     def parameters(self):
-        "How many weights are behind an answer: the network's, and stage 1's where the fill asks it."
+        "How many weights the network behind an answer has, its stage-1 heads included."
         return sum(p.numel() for p in self.network.parameters())
 
     def state(self):
+        "Tensors and facts that `restore` needs: both networks and the scaler."
         scaler = self.stage1.scaler
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"stage1.{k}": v for k, v in self.stage1.network.state_dict().items()}
@@ -168,6 +176,7 @@ class FillMethod(Method):
         return tensors, {"shape": self.shape, "learned_from": self.stage1.learned_from}
 
     def restore(self, tensors, facts, folder):
+        "Undo `state`."
         self.shape = facts["shape"]
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         scaler = Scaler(*({m: tensors[f"scaler.{i}.{name}"].numpy() for i, m in enumerate(self.shape["dims"])} for name in ("mean", "deviation")))
