@@ -74,7 +74,7 @@ METHODS = {
     "ramer": (Ramer, {}), "bayes": (Bayes, {}),
     "ramer-medium": (Ramer, {"database": "medium"}), "ramer-large": (Ramer, {"database": "large"}), "ramer-turbo": (Ramer, {"database": "turbo"}),
     "ramer-released": (Ramer, {k: v for switch in RELEASED_SWITCHES.values() for k, v in switch.items()}),
-    **{f"ramer, {name}": (Ramer, switch) for name, switch in RELEASED_SWITCHES.items()},
+    **{f"ramer+{name}": (Ramer, switch) for name, switch in RELEASED_SWITCHES.items()},
 }
 
 

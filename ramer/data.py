@@ -181,7 +181,7 @@ class Dataset:
     """A named set with fixed folds.
 
     parts: fold number -> (learnable Clips, test Clips).
-    protocol: what the folds are and how they are reported, e.g. "actors, 5 folds pooled".
+    protocol: what the folds are and how they are reported, e.g. "actor-5fold-pooled".
     independent_folds: True where every fold is a fresh draw of the world, not a rotation of the same clips.
     note: what a reader must know beside every number; synthetic: made from a formula.
     """
@@ -241,7 +241,7 @@ def load_ravdess():
     "RAVDESS speech: voice and face of the same take, 7 emotions, folds by actor."
     data = read_npz("ravdess_goemotions.npz")
     clips = ravdess_clips(data, {"a": data["A"], "v": data["V"]}, {"a": EGEMAPS, "v": OPENFACE})
-    return grouped_dataset("ravdess", clips, data["fold"], "actors, 5 folds pooled", "acted speech")
+    return grouped_dataset("ravdess", clips, data["fold"], "actor-5fold-pooled", "acted speech")
 
 
 def load_ravdess_goemotions():
@@ -249,7 +249,7 @@ def load_ravdess_goemotions():
     data = read_npz("ravdess_goemotions.npz")
     clips = ravdess_clips(data, {"a": data["A"], "v": data["V"], "l": data["T_train"]},
                           {"a": EGEMAPS, "v": OPENFACE, "l": MINILM})
-    return grouped_dataset("ravdess-goemotions", clips, data["fold"], "actors, 5 folds pooled", "class-paired text",
+    return grouped_dataset("ravdess-goemotions", clips, data["fold"], "actor-5fold-pooled", "class-paired text",
                            test_features={"l": data["T_eval"]})
 
 
@@ -267,7 +267,7 @@ def load_ravdess_frames():
     if not np.array_equal(data["name"], frames["name"]): raise ValueError("ravdess_frames.npz lists other clips than ravdess_goemotions.npz")
     clips = ravdess_clips(data, {"a": pad_frames(frames["A_frames"], frames["A_length"]), "v": data["V"]},
                           {"a": EGEMAPS, "v": OPENFACE}, {"a": frames["A_length"]})
-    return grouped_dataset("ravdess-frames", clips, data["fold"], "actors, 5 folds pooled", "acted speech, voice as frames")
+    return grouped_dataset("ravdess-frames", clips, data["fold"], "actor-5fold-pooled", "acted speech, voice as frames")
 
 # %% ../nbs/01_data.ipynb #f9074952
 def load_mosi():
@@ -282,7 +282,7 @@ def load_mosi():
                   kept["y"], data["class_names"], kept["video"], provenance=provenance)
     fold = np.empty(len(clips), int)
     for k, (_, test) in enumerate(GroupKFold(5).split(clips.ids, groups=clips.groups)): fold[test] = k
-    return grouped_dataset("mosi", clips, fold, "videos, 5 folds pooled", "face features trained on other clips' labels")
+    return grouped_dataset("mosi", clips, fold, "video-5fold-pooled", "face features trained on other clips' labels")
 
 
 REAL = {"ravdess": load_ravdess, "ravdess-goemotions": load_ravdess_goemotions, "ravdess-frames": load_ravdess_frames,

@@ -107,14 +107,14 @@ def database_rows(labels, database, seed):
 
 # %% ../nbs/10_ramer.ipynb #5d56e007
 RELEASED_SWITCHES = {
-    "encoder sizes": {"width": 0, "layers": 2, "heads": 8, "feedforward": 2048, "dropout": .5},
-    "stage 3 from scratch": {"initial": "scratch", "stage3_layers": 1, "stage3_feedforward": 256, "stage3_dropout": .1},
-    "live queries": {"query": "live"},
-    "zero CLS and positions": {"positions": "zero"},
-    "first hit dropped": {"exclude": "first"},
-    "larger last score": {"policy": "larger-kth"},
-    "raw lengths": {"unit_length": False},
-    "heads only in stage 1": {"joint_weight": 0.},
-    "classifier dropout": {"head_dropout": .5},
+    "encoder-sizes": {"width": 0, "layers": 2, "heads": 8, "feedforward": 2048, "dropout": .5},
+    "scratch": {"initial": "scratch", "stage3_layers": 1, "stage3_feedforward": 256, "stage3_dropout": .1},
+    "live-queries": {"query": "live"},
+    "zero-positions": {"positions": "zero"},
+    "first-dropped": {"exclude": "first"},
+    "larger-kth": {"policy": "larger-kth"},
+    "raw-lengths": {"unit_length": False},
+    "heads-only": {"joint_weight": 0.},
+    "classifier-dropout": {"head_dropout": .5},
 }
 RELEASED = replace(Config(), method="ramer-released", **{k: v for switch in RELEASED_SWITCHES.values() for k, v in switch.items()})

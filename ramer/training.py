@@ -49,8 +49,8 @@ class Config:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch: int = 128
-    epochs: int = 40
-    patience: int = 8            # epochs without a better dev UA before stopping
+    epochs: int = 100
+    patience: int = 10           # epochs without a better dev UA before stopping
     # --- RAMER, stages 2 and 3
     k: int = 5                   # neighbours summed, counted after exclusion
     database: str = "small"      # what the store holds: labelled, half the unlabelled, all unlabelled, or everything
@@ -109,7 +109,7 @@ def fit(network, loss, score, rows, config):
     Call within `deterministic`. Returns History. Raises FloatingPointError if the loss is not finite.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
     history, best, start = History([], [], 0, 0., sum(p.numel() for p in trained)), None, time.perf_counter()
     for epoch in range(config.epochs):
         history.loss.append(train_epoch(network, loss, optimiser, rows, config.batch))

@@ -121,15 +121,16 @@ def world_dataset(world):
         learnable = sample(drawn, world.learnable + world.unlabelled, seed=1, prefix="learn")
         hidden = np.where(np.arange(len(learnable)) < world.learnable, learnable.labels, -1)
         return replace(learnable, labels=hidden), sample(drawn, world.test, seed=2, prefix="test")
-    return Dataset(world.name, 5, parts, "draws, 5 worlds pooled", world.note, synthetic=True, independent_folds=True)
+    return Dataset(world.name, 5, parts, "world-5draw-pooled", world.note, synthetic=True, independent_folds=True)
 
 
 MER2024_COUNTS = (1248, 1208, 1038, 730, 616, 190)     # neutral, angry, happy, sad, worried, surprise: 5,030 clips
 
 WORLDS = {world.name: world for world in (
     World("gaussian", signal={"a": .75, "v": .6, "l": .9}),
-    World("prototypes", clusters=30, signal={"a": 3., "v": 2.7, "l": 3.3}, learnable=3000, nuisance=(12, 4.)),
-    World("mer2024-shaped", dims={"a": 128, "v": 96, "l": 640}, signal={"a": 1.5, "v": 1.2, "l": 1.6}, clusters=12,
+    World("prototypes", dims={"a": 64, "v": 48, "l": 96}, signal={"a": 1.15, "v": 1.05, "l": 1.25}, clusters=30, latent=24,
+          nuisance=(16, 3.), learnable=2500),
+    World("mer2024-shaped", dims={"a": 128, "v": 96, "l": 640}, signal={"a": 1.5, "v": 1.2, "l": 1.6}, clusters=3,
           frequencies=MER2024_COUNTS, learnable=629, unlabelled=11_560,
           note="simulated: MER2024's class counts and database sizes / 10, widths / 8"),
 )}

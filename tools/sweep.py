@@ -1,0 +1,171 @@
+"""Run a grid with papermill: train notebooks, then one notebook per data set and condition, then the tables.
+
+A killed sweep goes on where it was when the same command is given again.
+"""
+import argparse, hashlib, json, logging, os, shutil, signal, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT/"nbs"/"experiments"
+CONTEST = ["prior", "zero", "mean", "store-mean", "random", "ramer"]
+DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
+
+
+@dataclass(frozen=True)
+class Part:
+    "The share of a grid that one data set has: which methods, folds and seeds, and how many folds one notebook trains."
+    dataset: str
+    methods: tuple
+    folds: tuple
+    seeds: tuple = (0,)
+    folds_each: int = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    "A notebook to be executed with parameters into a file."
+    notebook: str
+    out: Path
+    parameters: dict
+
+
+def grid_parts(name):
+    "The parts of a named grid, longest first; real sets only where their files are present."
+    from ramer.protocol import available_datasets
+    parts = {
+        "quick": [Part("prototypes", (*CONTEST, "bayes"), (0,)), Part("gaussian", (*CONTEST, "bayes"), (0,))],
+        "default": [
+            Part("prototypes", (*CONTEST, "bayes"), (0, 1, 2), folds_each=1), Part("ravdess-frames", tuple(CONTEST), (0, 1), folds_each=1),
+            Part("gaussian", (*CONTEST, "bayes"), (0, 1, 2), folds_each=3), Part("ravdess-goemotions", tuple(CONTEST), range(5)),
+            Part("ravdess", tuple(CONTEST), range(5)), Part("mer2024-shaped", (*DATABASES, "bayes"), range(5)), Part("mosi", tuple(CONTEST), range(5))],
+        "publish": publish_parts()}[name]
+    return [part for part in parts if part.dataset in available_datasets()]
+
+
+def publish_parts():
+    "Everything that is committed: five folds by two seeds, and the released code's switches one by one with one seed."
+    from ramer.ramer import RELEASED_SWITCHES
+    contest, both = {"folds": range(5), "seeds": (0, 1)}, (*CONTEST, "bayes")
+    switches = tuple(f"ramer+{name}" for name in RELEASED_SWITCHES) + ("ramer-released",)
+    return [Part("prototypes", both, **contest, folds_each=1), Part("ravdess-frames", tuple(CONTEST), **contest, folds_each=1),
+            Part("prototypes", switches, range(5), folds_each=1), Part("gaussian", both, **contest), Part("ravdess-goemotions", switches, range(5)),
+            Part("ravdess-goemotions", tuple(CONTEST), **contest), Part("ravdess", tuple(CONTEST), **contest),
+            Part("mer2024-shaped", (*DATABASES, "bayes"), **contest), Part("mosi", tuple(CONTEST), **contest)]
+
+
+def jobs(parts, runs, changes):
+    "(train jobs, condition jobs) of a grid's parts."
+    from ramer.conditions import all_conditions
+    from ramer.protocol import load_dataset
+    train, judge = [], []
+    for number, part in enumerate(parts):
+        chosen, folds, out = load_dataset(part.dataset), list(part.folds), runs/"notebooks"/part.dataset
+        common = {"dataset": part.dataset, "methods": list(part.methods), "changes": changes, "runs": str(runs)}
+        for seed in part.seeds:
+            for i in range(0, len(folds), part.folds_each):
+                some = folds[i:i + part.folds_each]
+                train.append(Job("train", out/f"train-{number}-seed{seed}-fold{some[0]}.ipynb", common | {"folds": some, "seeds": [seed]}))
+        for condition in all_conditions(chosen.parts(0)[1].modalities):
+            judge.append(Job("condition", out/f"condition-{number}-{condition}.ipynb", common | {"folds": folds, "seeds": list(part.seeds), "condition": condition}))
+    return train, judge
+
+
+def follow(parent):
+    "End this worker, and so its kernel, when the parent is gone."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                     # Ctrl-C is the parent's to handle
+    def watch():
+        while os.getppid() == parent: time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def check_parameters(notebook, parameters):
+    "Raise ValueError for a notebook without a parameters cell, or a parameter that it does not have, with the nearest name."
+    import papermill
+    from ramer.conditions import choose
+    known = papermill.inspect_notebook(str(notebook))
+    if not known: raise ValueError(f"{notebook.name} has no cell tagged 'parameters'; tag the cell that assigns them")
+    for name in parameters: choose(f"parameter of {notebook.name}", name, known)
+
+
+def job_key(job):
+    "A hash of everything that decides an executed notebook: its cells, its parameters and the package's code."
+    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads((NOTEBOOKS/f"{job.notebook}.ipynb").read_text())["cells"]]
+    code = [path.read_text() for path in sorted((ROOT/"ramer").glob("*.py"))]
+    return hashlib.sha256(json.dumps([cells, job.parameters, code], sort_keys=True).encode()).hexdigest()
+
+
+def is_done(out, key):
+    "Whether an executed notebook ended well and came from this very job."
+    try: return json.loads(out.read_text())["metadata"].get("ramer") == {"key": key, "ok": True}
+    except (OSError, ValueError, KeyError): return False
+
+
+def execute(job, key, timeout):
+    "Execute one notebook in this worker; returns (job, seconds, error or '')."
+    import nbformat, papermill
+    start, part, error, log = time.time(), job.out.with_suffix(".part.ipynb"), "", job.out.with_suffix(".log")
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)  # the kernel's own stderr goes there too
+    logger = logging.getLogger("papermill")
+    logger.handlers[:], logger.propagate = [logging.FileHandler(log)], False
+    logger.setLevel("INFO")
+    try:
+        papermill.execute_notebook(NOTEBOOKS/f"{job.notebook}.ipynb", str(part), parameters=job.parameters, kernel_name="python3", cwd=str(NOTEBOOKS),
+                                   progress_bar=False, log_output=True, execution_timeout=timeout, start_timeout=120)
+    except papermill.PapermillExecutionError as e: error = f"cell {e.cell_index}: {e.ename}: {e.evalue}"
+    except Exception as e: error = f"{type(e).__name__}: {next(iter(str(e).strip().splitlines()), '')}"
+    if part.exists():
+        notebook = nbformat.read(part, 4)
+        notebook.metadata["ramer"] = {"key": key, "ok": not error}
+        nbformat.write(notebook, part)
+        os.replace(part, job.out)
+    return job, time.time() - start, error
+
+
+def run_jobs(todo, workers, title, timeout=3600):
+    "Execute jobs in worker processes with a progress bar; returns how many failed. Jobs already done are skipped."
+    from tqdm import tqdm
+    for job in todo: check_parameters(NOTEBOOKS/f"{job.notebook}.ipynb", job.parameters)
+    keyed = [(job, job_key(job)) for job in todo]
+    left, failed = [(job, key) for job, key in keyed if not is_done(job.out, key)], 0
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=follow, initargs=(os.getpid(),)) as pool, \
+            tqdm(total=len(keyed), initial=len(keyed) - len(left), desc=title, unit="notebook") as bar:
+        for job, _ in left: job.out.parent.mkdir(parents=True, exist_ok=True)
+        futures = [pool.submit(execute, job, key, timeout) for job, key in left]
+        try:
+            for future in as_completed(futures):
+                job, seconds, error = future.result()
+                bar.update()
+                if error: bar.write(f"{job.out}: {error}"); failed += 1
+        except KeyboardInterrupt:
+            bar.write("stopped; the same command goes on from here")
+            os._exit(130)
+    return failed
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", choices=("quick", "default", "publish"), default="default")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=ROOT/"runs", help="where run folders, executed notebooks and results go")
+    parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults")
+    parser.add_argument("--publish", action="store_true", help="replace what results/ and the README hold")
+    options = parser.parse_args(arguments)
+    os.environ.update(ONE_THREAD)
+    runs = options.runs.resolve()
+    train, judge = jobs(grid_parts(options.grid), runs, options.changes)
+    failed = run_jobs(train, options.workers, "train") or run_jobs(judge, options.workers, "conditions")
+    if failed: sys.exit(f"{failed} notebooks failed; their errors are above, their traces in {runs/'notebooks'}")
+    out = ROOT/"results" if options.publish else runs/"results"
+    if options.publish: shutil.rmtree(out/"runs", ignore_errors=True)
+    tables = Job("tables", runs/"notebooks"/"tables.ipynb", {"runs": str(runs), "results": str(out), "committed": str(ROOT/"results"), "publish": options.publish})
+    tables.out.unlink(missing_ok=True)
+    if run_jobs([tables], 1, "tables"): sys.exit(f"the tables notebook failed; its trace is in {tables.out}")
+    print((out/"comparison.txt").read_text() if not options.publish else f"published to {out}; read the change with git diff")
+
+
+if __name__ == "__main__": main()
