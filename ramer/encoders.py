@@ -6,7 +6,6 @@
 __all__ = ['as_tensors', 'take', 'frames', 'heads_that_divide', 'Encoder', 'Classifier', 'Network', 'hidden_features']
 
 # %% ../nbs/05_encoders.ipynb #3c271200
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
-from .conditions import all_conditions, check_mask, choose, condition_mask
-from .data import REAL, Clips
+from .conditions import all_conditions, choose, condition_mask
+from .data import REAL
 from .worlds import WORLDS, world_dataset
 
 # %% ../nbs/03_protocol.ipynb #55168018

@@ -9,7 +9,7 @@ __all__ = ['OPTIONS', 'Config', 'deterministic', 'History', 'fit', 'train_epoch'
 # %% ../nbs/06_training.ipynb #5be1dd3f
 import hashlib, json, os, shutil, tempfile, time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .conditions import choose
 from .data import Scaler
-from .encoders import Network, as_tensors, frames, hidden_features, take
+from .encoders import Network, as_tensors, frames, take
 from .metrics import confusion_matrix, ua
 
 # %% ../nbs/06_training.ipynb #29e3ad84

@@ -1,0 +1,33 @@
+"""What the README shows runs, and what it quotes is what the results say."""
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT/"README.md").read_text()
+
+
+def test_its_example_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example, = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(compile(example, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "clip" in said and (tmp_path/"my-model"/"store"/"manifest.json").exists()
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README): assert (ROOT/target).exists(), target
+
+
+def test_its_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT/"Makefile").read_text(), re.M))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+
+
+def test_its_results_block_is_the_generated_one():
+    from ramer.report import BEGIN, END, read_table, readme_block
+    if not (ROOT/"results"/"tables").exists(): pytest.skip("results/ holds no tables yet")
+    block = README[README.index(BEGIN):README.index(END) + len(END)]
+    assert block == readme_block(read_table(ROOT/"results"), read_table(ROOT/"results", "differences")), "run make publish"

@@ -1,0 +1,91 @@
+"""What is committed under results/ is what its lines say, and says what must be said."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ramer.metrics import METRICS
+from ramer.report import MISSING, read_results, read_table
+
+RESULTS = Path(__file__).parents[1]/"results"
+pytestmark = pytest.mark.skipif(not (RESULTS/"runs").exists(), reason="results/ holds no runs yet")
+LINES = [json.loads(row) for path in sorted(RESULTS.glob("runs/*/*.jsonl")) if path.stem != "clips" for row in path.read_text().splitlines()]
+REQUIRED = ("zero", "mean", "random", "prior", "ramer")
+
+
+@pytest.fixture(scope="module")
+def table(): return read_table(RESULTS)
+
+
+def test_every_mean_in_the_table_follows_from_the_confusion_matrices(table):
+    "Folds are pooled, seeds averaged, as the protocol column says; recomputed here without the report's code."
+    assert table.protocol.str.endswith("-pooled").all()
+    lines = pd.DataFrame(LINES)
+    pooled = lines.groupby(["dataset", "method", "condition", "seed"]).confusion.apply(lambda c: np.sum(list(map(np.array, c)), axis=0))
+    rows = table[table.metric.isin(METRICS) & (table.condition != MISSING)]
+    expected = [np.mean([METRICS[r.metric](c) for c in pooled[r.dataset, r.method, r.condition]]) for r in rows.itertuples()]
+    np.testing.assert_allclose(rows["mean"], expected, atol=1e-6)
+
+
+def test_the_mean_over_missing_conditions_is_that_of_its_cells(table):
+    rows = table[table.metric.isin(METRICS)]
+    complete = rows.groupby("dataset").condition.transform(lambda names: max((n for n in names if n != MISSING), key=len))
+    parts = rows[(rows.condition != MISSING) & (rows.condition != complete)].groupby(["dataset", "method", "metric"])["mean"].mean()
+    whole = rows[rows.condition == MISSING].set_index(["dataset", "method", "metric"])["mean"]
+    np.testing.assert_allclose(whole, parts[whole.index], atol=1e-6)
+
+
+def test_predictions_give_the_stored_confusion_matrices():
+    for results in read_results(RESULTS).values():
+        for method in results.lines:
+            for condition in results.conditions(method): results.confusions(method, condition, results.folds(method))
+
+
+def test_required_columns_methods_and_conditions_are_there(table):
+    assert {"dataset", "protocol", "method", "condition", "metric", "mean", "low", "high", "n", "selection", "leaky", "n_models", "mask_protocol"} <= set(table)
+    for dataset, rows in table.groupby("dataset"):
+        if dataset == "mer2024-shaped": continue
+        single = [c for c in set(rows.condition) if len(c) == 1]
+        for method in REQUIRED: assert set(rows[rows.method == method].condition) == set(rows.condition), (dataset, method)
+        assert len(set(rows.condition)) == 2 ** len(single)                       # every condition, and the mean in place of none
+    assert {"gaussian", "prototypes"} <= set(table.dataset)
+
+
+def test_every_required_method_has_five_folds_by_two_seeds_or_five_seeds():
+    for (dataset, method), lines in pd.DataFrame(LINES).groupby(["dataset", "method"]):
+        if method in REQUIRED: assert lines.seed.nunique() >= 5 or (lines.fold.nunique() >= 5 and lines.seed.nunique() >= 2), (dataset, method)
+
+
+def test_no_row_is_leaky_and_every_set_says_what_it_is(table):
+    assert not table.leaky.any() and (table.selection == "dev UA over all conditions").all()
+    notes = table.drop_duplicates("dataset").set_index("dataset").note
+    assert notes.str.len().min() > 3
+    if "ravdess-goemotions" in notes: assert notes["ravdess-goemotions"] == "class-paired text"
+    assert all("s" in notes[d] and ("synthetic" in notes[d] or "simulated" in notes[d]) for d in ("gaussian", "prototypes", "mer2024-shaped"))
+
+
+def test_intervals_hold_their_means_and_worlds_stay_below_the_best_possible(table):
+    assert (table.low <= table.high).all() and ((table["mean"] > table.low - .03) & (table["mean"] < table.high + .03)).all()
+    wa = table[(table.metric == "WA")].set_index(["dataset", "method", "condition"])["mean"]
+    best = {(d, c): v for (d, m, c), v in wa.items() if m == "bayes"}
+    for (d, m, c), value in wa.items(): assert value <= best.get((d, c), 1) + .02, (d, m, c)
+
+
+def test_a_rerun_of_one_committed_cell_gives_the_committed_predictions(tmp_path):
+    "On the machine that made them to the clip; elsewhere rounding may move a few."
+    from ramer.controls import configure
+    from ramer.experiment import judge_runs, train_runs
+    config = configure("gaussian", "zero")
+    committed = next(r for r in LINES if (r["dataset"], r["method"], r["fold"], r["seed"], r["condition"]) == ("gaussian", "zero", 0, 0, "l"))
+    assert committed["config_hash"] == config.hash
+    train_runs([config], tmp_path)
+    again = judge_runs([config], "l", tmp_path)[0]
+    same = np.mean([a == b for a, b in zip(again["predicted"], committed["predicted"])])
+    assert again["data_hash"] == committed["data_hash"] and again["mask_hash"] == committed["mask_hash"] and same > .95
+
+
+def test_figures_and_tables_exist_for_every_set(table):
+    for dataset in set(table.dataset): assert (RESULTS/"figures"/f"{dataset}.png").stat().st_size > 5000
+    assert len(read_table(RESULTS, "differences")) and len(read_table(RESULTS, "calibration")) and len(read_table(RESULTS, "switches"))
