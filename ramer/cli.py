@@ -82,10 +82,10 @@ def parse_changes(text):
 
 
 def results_folder():
-    "results/ in the current folder, or else that of the clone ramer runs from."
+    "results/ of the clone that ramer runs from, unless there is one in the current folder or no clone."
     import ramer
-    here = Path("results")
-    return here if here.exists() else Path(ramer.__file__).resolve().parents[1]/"results"
+    here, clone = Path("results"), Path(ramer.__file__).resolve().parents[1]/"results"
+    return clone if clone.exists() and not here.exists() else here
 
 
 def main(arguments=None):

@@ -6,8 +6,8 @@
 __all__ = ['MISSING', 'REPLICATES', 'COLORS', 'DATABASE_METHODS', 'BEGIN', 'END', 'Results', 'read_lines', 'read_results',
            'draws', 'bootstrap', 'scores', 'facts_of', 'method_rows', 'row', 'conditions_table', 'differences_table',
            'difference_rows', 'common_seeds', 'title_of', 'draw_conditions', 'draw_differences', 'with_interval',
-           'experiments', 'markdown', 'readme_block', 'replace_block', 'calibration_table', 'switches_table', 'compare',
-           'compare_cell', 'comparison_text', 'write_report', 'read_table', 'show_table']
+           'experiments', 'markdown', 'verdicts', 'gains', 'readme_block', 'replace_block', 'calibration_table',
+           'switches_table', 'compare', 'compare_cell', 'comparison_text', 'write_report', 'read_table', 'show_table']
 
 # %% ../nbs/14_report.ipynb #5935640c
 import json, re
@@ -264,17 +264,36 @@ def markdown(frame):
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def verdicts(differences, method="ramer", metric="WA"):
+    """Sentences that say, for each reference, on which data sets a method is better, worse, or neither.
+
+    Better or worse: the 95 % interval of the paired difference, mean over the incomplete conditions, leaves out zero.
+    """
+    rows = differences[(differences.method == method) & (differences.condition == MISSING) & (differences.metric == metric)]
+    kinds = {"above": rows.low > 0, "below": rows.high < 0, "not clearly different from": (rows.low <= 0) & (rows.high >= 0)}
+    return [f"{method} is {kind} {reference} on {', '.join(names)}." for reference in ("zero", "random") for kind, of in kinds.items()
+            if (names := sorted(rows[of & (rows.reference == reference)].dataset))]
+
+
+def gains(differences, notes, method="ramer", metric="WA"):
+    "Points of a method over zero-fill, a row per data set, a column per condition, each with its interval. notes: {data set: note}."
+    rows = differences[(differences.method == method) & (differences.reference == "zero") & (differences.metric == metric)]
+    rows = rows.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in rows.itertuples()],
+                       **{"data set": [f"{d} ({notes[d]})" for d in rows.dataset]})
+    wide = rows.pivot(index="data set", columns="condition", values="cell")
+    return wide[sorted(wide, key=lambda c: (c == MISSING, len(c), "avl".find(c[0]), c))]
+
+
 def readme_block(table, differences, figure="results/figures/differences.png"):
-    "The README's results block: the figure, the mean over the incomplete conditions by method, and the first three experiments."
+    "The README's results block: figure, verdicts, the mean over the incomplete conditions, gains by condition, and the first three experiments."
     missing = table[(table.metric == "WA") & (table.condition == MISSING)]
     order = [m for m in ("prior", "zero", "mean", "store-mean", "random", "ramer", "bayes") if m in set(missing.method)]
-    gain = differences[(differences.method == "ramer") & (differences.reference == "zero") & (differences.condition == MISSING) & (differences.metric == "WA")]
     main = missing[missing.method.isin(order)].assign(cell=lambda t: with_interval(t)).assign(**{"data set": lambda t: t.dataset + " (" + t.note + ")"})
     main = main.pivot(index="data set", columns="method", values="cell")[order]
-    names = missing.drop_duplicates("dataset").set_index("dataset").note
-    main["ramer − zero"] = pd.Series({f"{r.dataset} ({names[r.dataset]})": f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in gain.itertuples()})
-    views = experiments(table)
-    sections = [f"![Gain over zero-fill]({figure})", "WA in %, mean over the incomplete conditions, with 95 % intervals:", markdown(main),
+    notes, views = dict(zip(missing.dataset, missing.note)), experiments(table)
+    sections = [f"![Gain over zero-fill]({figure})", " ".join(verdicts(differences)) + " (Paired by clip, 95 % intervals, mean over the incomplete conditions.)",
+                "WA in %, mean over the incomplete conditions, with 95 % intervals:", markdown(main),
+                "Points of WA that RAMER gains over zero-fill, by what is available:", markdown(gains(differences, notes)),
                 "**Full modality** (experiment 1), WA in %:", markdown(views["full modality"]),
                 "**One modality missing at a time** (experiment 2), WA in %:", markdown(views["one modality missing"]),
                 "**Database size** (experiment 3), WA in %:", markdown(views["database size"])]
@@ -367,7 +386,7 @@ def write_report(folder):
 def read_table(folder, name="conditions"):
     "One of the tables that `write_report` wrote, as a DataFrame. Raises FileNotFoundError if it is not there."
     path = Path(folder)/"tables"/f"{name}.csv"
-    if not path.exists(): raise FileNotFoundError(f"{path} does not exist; `make results` writes it")
+    if not path.exists(): raise FileNotFoundError(f"{path} does not exist; `make results` writes it below runs/results, and a clone holds it in results")
     return pd.read_csv(path)
 
 
