@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DECIDING', 'log', 'STAGE1_FIELDS', 'DIGITS', 'bare_code', 'code_hash', 'commit', 'versions', 'run_folder', 'record',
-           'finished', 'train_runs', 'train_run', 'training_record', 'encode', 'decode', 'judge_run', 'result_line',
-           'judge_runs', 'grid', 'collect', 'line_order', 'test_clips']
+           'finished', 'grid', 'train_runs', 'train_run', 'training_record', 'encode', 'decode', 'judge_run',
+           'result_line', 'judge_runs', 'collect', 'line_order', 'test_clips']
 
 # %% ../nbs/13_experiment.ipynb #fe1a93c7
 import ast, hashlib, json, logging, platform, subprocess
@@ -82,6 +82,11 @@ def finished(folder, wanted):
 STAGE1_FIELDS = [f.name for f in fields(Config) if f.name not in (
     "dataset", "method", "fold", "k", "database", "policy", "exclude", "query", "initial", "encoders",
     "stage3_layers", "stage3_feedforward", "stage3_dropout")]
+
+
+def grid(dataset, methods, folds, seeds, **changes):
+    "The configs of a data set's runs: methods within folds within seeds. Raises ValueError for an unknown name."
+    return [configure(dataset, method, fold, seed, **changes) for seed in seeds for fold in folds for method in methods]
 
 
 def train_runs(configs, root):
@@ -173,11 +178,6 @@ def judge_runs(configs, condition, root):
         place = (config.dataset, config.fold, config.seed)
         if place not in protocols: protocols[place] = Protocol(load_dataset(config.dataset), config.fold, config.seed)
     return [judge_run(config, condition, protocols[config.dataset, config.fold, config.seed], root) for config in configs]
-
-
-def grid(dataset, methods, folds, seeds, **changes):
-    "The configs of a data set's runs: methods within folds within seeds. Raises ValueError for an unknown name."
-    return [configure(dataset, method, fold, seed, **changes) for seed in seeds for fold in folds for method in methods]
 
 # %% ../nbs/13_experiment.ipynb #c8b71500
 def collect(root, results):

@@ -196,12 +196,15 @@ def load_network(shape, config, weights, stage3):
 # %% ../nbs/07_fills.ipynb #766a1516
 class ZeroFill(FillMethod):
     "A missing slot is zero. The same network and training as RAMER without retrieval."
-    def filler(self, clips, codes, training=False): return lambda rows, codes, h: torch.zeros_like(h)
+    def filler(self, clips, codes, training=False):
+        "Zeros."
+        return lambda rows, codes, h: torch.zeros_like(h)
 
 
 class MeanFill(FillMethod):
     "A missing slot holds the encoder's answer to the mean feature of the train clips."
     def filler(self, clips, codes, training=False):
+        "The slot of a clip whose every feature is the mean."
         mean = {m: (x[:1, :1] * 0 if x.ndim == 3 else x[:1] * 0, None if n is None else torch.ones(1, dtype=torch.long))
                 for m, (x, n) in as_tensors(clips).items()}
         return lambda rows, codes, h: self.network.slot(self.network.hidden(mean)).expand_as(h)

@@ -1,0 +1,216 @@
+"""What every method promises, whatever it does inside."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from ramer.conditions import all_conditions, code_masks, condition_mask, mask_codes, random_masks
+from ramer.controls import configure, load_method, make_method
+from ramer.data import Clips
+from ramer.protocol import Protocol, load_dataset
+from ramer.training import pretrain
+from ramer.worlds import WORLDS, World, sample
+
+CONTROLS, RETRIEVING = ("prior", "bayes"), ("store-mean", "random", "ramer", "ramer-released")
+TRAINED = ("zero", "mean", *RETRIEVING)
+METHODS = (*CONTROLS, *TRAINED)
+CONDITIONS = tuple(all_conditions())
+same = {"rtol": 0, "atol": 1e-5}                     # rows of other batches are rounded otherwise
+
+
+def config_of(name, **changes):
+    return configure("gaussian", name, **{"epochs": 1 if name == "ramer-released" else 2} | changes)
+
+
+def fit(name, train, dev, **changes):
+    return make_method(config_of(name, **changes)).fit(train, dev)
+
+
+def noise(shape): return np.random.default_rng(9).normal(0, 30, shape)
+
+
+@pytest.fixture(scope="session")
+def parts():
+    protocol = Protocol(load_dataset("gaussian"))
+    return protocol.train[:160], protocol.dev[:60]
+
+
+@pytest.fixture(scope="session")
+def clips(): return sample(WORLDS["gaussian"], 40, seed=3)
+
+
+@pytest.fixture(scope="session")
+def mask(clips): return random_masks(len(clips), 3, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="session")
+def fitted(parts):
+    stage1 = pretrain(*parts, config_of("ramer"))
+    return {name: make_method(config_of(name), None if name == "ramer-released" else stage1).fit(*parts) for name in METHODS}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("name", METHODS)
+def test_absent_features_never_matter(name, condition, fitted, clips):
+    mask = condition_mask(condition, len(clips))
+    absent = set(clips.modalities) - set(condition)
+    expected = fitted[name].predict_proba(clips, mask)
+    for other in (noise, np.zeros):
+        spoiled = clips.with_features(**{m: other(clips.features[m].shape) for m in absent})
+        assert_array_equal(fitted[name].predict_proba(spoiled, mask), expected)
+
+
+@pytest.mark.parametrize("name", [m for m in METHODS if m != "prior"])
+def test_available_features_matter(name, fitted, clips, mask):
+    spoiled = clips.with_features(**{m: noise(x.shape) for m, x in clips.features.items()})
+    assert np.abs(fitted[name].predict_proba(spoiled, mask) - fitted[name].predict_proba(clips, mask)).max() > .01
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_answers_are_probabilities(name, fitted, clips, mask):
+    answer = fitted[name].predict_proba(clips, mask)
+    assert answer.shape == (len(clips), 6) and np.isfinite(answer).all() and (answer >= 0).all()
+    assert_allclose(answer.sum(1), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_row_of_a_mixed_mask_is_answered_as_under_its_constant_condition(name, fitted, clips, mask):
+    mixed = fitted[name].predict_proba(clips, mask)
+    for code in np.unique(mask_codes(mask)):
+        rows, constant = mask_codes(mask) == code, code_masks([code] * len(clips), 3)
+        assert_allclose(mixed[rows], fitted[name].predict_proba(clips, constant)[rows], **same)
+
+
+@pytest.mark.parametrize("name", [m for m in METHODS if m != "random"])
+def test_the_order_of_clips_does_not_matter(name, fitted, clips, mask):
+    order = np.random.default_rng(1).permutation(len(clips))
+    assert_allclose(fitted[name].predict_proba(clips[order], mask[order]), fitted[name].predict_proba(clips, mask)[order], **same)
+
+
+def test_random_neighbours_belong_to_the_row_and_not_to_the_clip(fitted, clips):
+    order = np.arange(len(clips))[::-1]
+    drawn = fitted["random"].explain(clips, "l").ids
+    assert_array_equal(fitted["random"].explain(clips[order], "l").ids, drawn)
+    assert (drawn != drawn[order]).any() and (drawn != fitted["random"].explain(clips, "a").ids).any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_clip_is_answered_as_among_others(name, fitted, clips, mask):
+    assert_allclose(fitted[name].predict_proba(clips[:1], mask[:1]), fitted[name].predict_proba(clips, mask)[:1], **same)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_asking_twice_gives_the_same_and_leaves_clips_and_mask_alone(name, fitted, clips, mask):
+    before, kept = clips.hash(), mask.copy()
+    assert_array_equal(fitted[name].predict_proba(clips, mask), fitted[name].predict_proba(clips, mask))
+    assert clips.hash() == before and np.array_equal(mask, kept)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loaded_method_gives_identical_answers(name, fitted, clips, mask, tmp_path):
+    fitted[name].save(tmp_path/"model")
+    loaded = load_method(tmp_path/"model")
+    assert type(loaded) is type(fitted[name]) and loaded.config == fitted[name].config
+    assert_array_equal(loaded.predict_proba(clips, mask), fitted[name].predict_proba(clips, mask))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_equal_configs_give_equal_answers(name, fitted, parts, clips, mask):
+    "The second fit trains its own stage 1, so this also says that sharing one changes nothing."
+    assert_array_equal(fit(name, *parts).predict_proba(clips, mask), fitted[name].predict_proba(clips, mask))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_another_seed_gives_other_answers(name, fitted, parts, clips, mask):
+    assert np.abs(fit(name, *parts, seed=1).predict_proba(clips, mask) - fitted[name].predict_proba(clips, mask)).max() > 1e-3
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda m: m[:, :2], "expected bool"), (lambda m: m[:-1], "expected bool"), (lambda m: m[0], "expected bool"),
+    (lambda m: m.astype(float), "float64"), (lambda m: m.astype(int), "int64"), (lambda m: m & (np.arange(len(m)) != 7)[:, None], "row 7")],
+    ids=["column missing", "row missing", "one dimension", "float", "int", "nothing available"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_mask_that_does_not_fit_is_refused(name, spoil, message, fitted, clips, mask):
+    with pytest.raises(ValueError, match=message): fitted[name].predict_proba(clips, spoil(mask))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_features_of_other_widths_are_refused(name, fitted, clips, mask):
+    with pytest.raises(ValueError, match="expected .*'a': 32.* as in training"):
+        fitted[name].predict_proba(clips.with_features(a=clips.features["a"][:, 1:]), mask)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_order_of_modalities_is_refused_or_does_not_matter(name, fitted, clips):
+    "A mask's columns follow the clips' modalities; a method that reads them in another order would look at what is missing."
+    turned, mask = replace(clips, features=dict(reversed(clips.features.items()))), condition_mask("a", len(clips))
+    try: answer = fitted[name].predict_proba(turned, mask[:, ::-1])
+    except ValueError as error: assert "modalit" in str(error)
+    else: assert_allclose(answer, fitted[name].predict_proba(clips, mask), **same)
+
+
+@pytest.mark.parametrize("modalities", [("a", "l"), ("audio", "face", "text", "pulse")], ids="+".join)
+@pytest.mark.parametrize("name", METHODS)
+def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_path, monkeypatch):
+    world = World("gaussian", dims=dict.fromkeys(modalities, 24), signal=dict.fromkeys(modalities, .8))
+    monkeypatch.setitem(WORLDS, "gaussian", world)                                     # whose posterior `bayes` answers with
+    train, dev, clips = (sample(world, n, seed, f"part{seed}") for seed, n in enumerate((70, 30, 12)))
+    method = fit(name, train, dev, epochs=1)
+    method.save(tmp_path/"model")
+    answers = [[m.predict_proba(clips, condition_mask(c, len(clips), modalities)) for c in all_conditions(modalities)]
+               for m in (method, load_method(tmp_path/"model"))]
+    assert_array_equal(*answers)
+    assert len(np.unique(np.round(answers[0], 9), axis=0)) == (1 if name == "prior" else 2 ** len(modalities) - 1)
+
+
+def with_frames(clips, padding, frames=6):
+    "The clips with `a` as a sequence of one to six frames, and this in every element of the padding."
+    lengths = 1 + np.arange(len(clips)) % frames
+    steps = clips.features["a"][:, None] * np.linspace(.5, 1.5, frames)[:, None]
+    steps[np.arange(frames) >= lengths[:, None]] = padding
+    return replace(clips, features=clips.features | {"a": steps}, lengths={"a": lengths})
+
+
+@pytest.mark.parametrize("name", ["prior", *TRAINED])
+def test_padding_of_sequences_never_matters(name, parts, clips, mask, tmp_path):
+    zero, wild = ([with_frames(part, padding) for part in (*parts, clips)] for padding in (0, 1e4))
+    method = fit(name, *zero[:2], epochs=1)
+    expected = method.predict_proba(zero[2], mask)
+    assert_array_equal(method.predict_proba(wild[2], mask), expected)
+    assert_array_equal(fit(name, *wild[:2], epochs=1).predict_proba(zero[2], mask), expected)
+    method.save(tmp_path/"model")
+    assert_array_equal(load_method(tmp_path/"model").predict_proba(wild[2], mask), expected)
+    rows = zero[2].lengths["a"] <= 3
+    short = zero[2][rows].with_features(a=zero[2].features["a"][rows, :3])             # padded to less
+    if name != "random": assert_allclose(method.predict_proba(short, mask[rows]), expected[rows], **same)
+
+
+@pytest.mark.parametrize("name", ["prior", *TRAINED])
+def test_a_class_absent_from_train_keeps_its_column(name, parts, clips, mask):
+    train, dev = parts
+    answer = fit(name, train[train.labels != 5], dev, epochs=1).predict_proba(clips, mask)
+    assert answer.shape == (len(clips), 6) and np.isfinite(answer).all()
+    assert_allclose(answer.sum(1), 1, atol=1e-9)
+    assert answer[:, 5].mean() < answer[:, :5].mean()
+
+
+@pytest.fixture(scope="session")
+def half_labelled(parts):
+    "Train clips of which every other one is new, far from all others and unlabelled."
+    train, new = parts[0], sample(WORLDS["gaussian"], len(parts[0]), seed=5, prefix="new")
+    order = np.arange(2 * len(train)).reshape(2, -1).T.ravel()
+    join = lambda a, b: np.concatenate([a, b])[order]
+    features = {m: join(x, 20 + new.features[m]) for m, x in train.features.items()}
+    return Clips(join(train.ids, new.ids), features, join(train.labels, np.full(len(new), -1)), train.classes)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unlabelled_train_clips_are_ignored(name, half_labelled, fitted, parts, clips, mask):
+    assert_array_equal(fit(name, half_labelled, parts[1]).predict_proba(clips, mask), fitted[name].predict_proba(clips, mask))
+
+
+@pytest.mark.parametrize("name, stored", [("ramer", (160, 0)), ("ramer-medium", (0, 80)), ("ramer-large", (0, 160)), ("ramer-turbo", (160, 160))])
+def test_a_larger_database_holds_the_unlabelled_train_clips(name, stored, half_labelled, parts):
+    labels = fit(name, half_labelled, parts[1], epochs=1).store.labels
+    assert ((labels >= 0).sum(), (labels < 0).sum()) == stored
