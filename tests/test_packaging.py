@@ -1,0 +1,106 @@
+"""What a user installs: one source for each fact, pinned versions, and a wheel that holds the library and nothing else."""
+import ast, configparser, re, shutil, subprocess, sys, tomllib, zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import ramer
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT/"pyproject.toml").read_text())
+ABOUT = PROJECT["project"]
+LOCKS = ("requirements.lock", "requirements.uv.lock")
+DEVELOPMENT = {"nbdev", "fastcore", "execnb", "papermill", "jupyterlab", "ipykernel", "pytest", "hypothesis", "ruff", "build"}
+SPDX = {"apache2": "Apache-2.0"}                     # settings.ini has names of its own
+
+
+def read_settings():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT/"settings.ini")
+    return parser["DEFAULT"]
+
+
+def requirements(texts): return {canonicalize_name(r.name): r for r in map(Requirement, texts)}
+
+
+def pins(name):
+    "{package: (version, hashes)} of a lock file; every entry is name==version and its hashes, nothing else."
+    entries = (ROOT/name).read_text().replace("\\\n", " ").splitlines()
+    parts = [line.split() for line in entries if line.strip() and not line.startswith("#")]
+    return {canonicalize_name(first.split("==")[0]): (first, rest) for first, *rest in parts}
+
+
+def test_the_version_has_one_source():
+    assert ABOUT["dynamic"] == ["version"] and "version" not in ABOUT
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ramer.__version__"}
+    assert ramer.__version__ == read_settings()["version"] and Version(ramer.__version__)
+
+
+def test_the_citation_names_the_same_version_and_licence():
+    cited = dict(re.findall(r"^(\w+): (.+)$", (ROOT/"CITATION.cff").read_text(), re.M))
+    assert cited["version"].strip("\"'") == ramer.__version__ and cited["license"] == ABOUT["license"]
+
+
+def test_settings_and_project_agree():
+    settings = read_settings()
+    assert settings["lib_name"] == settings["lib_path"] == ABOUT["name"] == ramer.__name__
+    assert settings["description"] == ABOUT["description"]
+    assert SPDX[settings["license"]] == ABOUT["license"] and "Apache License" in (ROOT/ABOUT["license-files"][0]).read_text()
+    assert ABOUT["requires-python"] == f">={settings['min_python']}"
+
+
+def test_settings_list_no_requirements(): assert not [key for key in read_settings() if "requirements" in key]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
+    for first, rest in pins(name).values():
+        assert re.fullmatch(r"[\w.-]+==[\w.+!-]+", first), first
+        hashes = [word for word in rest if word.startswith("--hash")]
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes), first
+    assert not re.search(r"://|file:|^\s*-|\s@\s|(^|\s)[./~]", re.sub(r"--hash=\S+", "", (ROOT/name).read_text()), re.M)
+
+
+@pytest.mark.parametrize("extra", ["", "notebooks", "dev"])
+def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
+    wanted = ({"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"])[extra]
+    locked = {name: first.split("==")[1] for name, (first, _) in pins("requirements.lock").items()}
+    for name, requirement in requirements(wanted).items():
+        assert name in locked, f"{name} is not locked; run make lock"
+        assert requirement.specifier.contains(locked[name], prereleases=True), f"{requirement} but {locked[name]} is locked"
+
+
+def test_development_tools_are_no_runtime_dependencies():
+    assert not DEVELOPMENT & set(requirements(ABOUT["dependencies"]))
+
+
+def imported_packages():
+    "The first name of every import in the library, at any depth."
+    nodes = [node for path in (ROOT/"ramer").glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"ramer"}
+
+
+def test_everything_that_the_library_imports_is_a_dependency():
+    package = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+    needed = {package.get(name, name) for name in imported_packages()}
+    declared = set(requirements(ABOUT["dependencies"]))
+    assert len(needed) > 5 and needed <= declared, f"undeclared: {sorted(needed - declared)}"
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_library_and_nothing_else(tmp_path):
+    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
+    shutil.copytree(ROOT, tmp_path/"tree", ignore=ignore)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path/"dist"), str(tmp_path/"tree")]
+    subprocess.run(command, check=True, capture_output=True)
+    wheel, = (tmp_path/"dist").glob("*.whl")
+    held = zipfile.ZipFile(wheel).namelist()
+    assert {f"ramer/{path.name}" for path in (ROOT/"ramer").glob("*.py")} <= set(held)
+    assert {name.split("/")[0] for name in held} == {"ramer", f"ramer-{ramer.__version__}.dist-info"}
+    assert any(name.endswith("/licenses/LICENSE") for name in held)
+    assert not [name for name in held if name.endswith((".ipynb", ".npz", ".jsonl")) or "test_" in name.split("/")[-1]]
