@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/17_main.ipynb #b694b197
 #| eval: false
-#| eval: false
 from .cli import main
 
 if __name__ == "__main__": main()

@@ -99,5 +99,5 @@ def make_method(config, stage1=None):
 def load_method(folder):
     "The fitted method in a folder, whichever it is. Raises FileNotFoundError if there is none."
     path = Path(folder)/"model.json"
-    kind = METHODS[json.loads(path.read_text())["config"]["method"]][0] if path.exists() else Method
+    kind = METHODS[choose("saved method", json.loads(path.read_text())["config"]["method"], METHODS)][0] if path.exists() else Method
     return kind.load(folder)

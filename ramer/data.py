@@ -167,10 +167,11 @@ class Scaler:
     def __call__(self, clips):
         """Standardised clips; padding stays zero.
 
-        Raises ValueError if a modality's width or the set of modalities differs from what was fitted.
+        Raises ValueError if a modality's width, the modalities or their order differ from what was fitted.
         """
         fitted = {m: len(mean) for m, mean in self.mean.items()}
-        if clips.dims != fitted: raise ValueError(f"features have widths {clips.dims}, expected {fitted} as in training")
+        if list(clips.dims.items()) != list(fitted.items()):           # the order, too: a mask's columns are in it
+            raise ValueError(f"features have widths {clips.dims}, expected {fitted} as in training, modalities in this order")
         scaled = {m: (x - self.mean[m]) / self.deviation[m] for m, x in clips.features.items()}
         for m, length in clips.lengths.items(): scaled[m][np.arange(scaled[m].shape[1]) >= length[:, None]] = 0
         return clips.with_features(**scaled)
