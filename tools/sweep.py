@@ -39,9 +39,9 @@ def grid_parts(name):
     parts = {
         "quick": [Part("prototypes", ("prior", "zero", "ramer", "bayes"), (0,)), Part("gaussian", (*CONTEST, "bayes"), (0,))],
         "default": [
-            Part("prototypes", (*CONTEST, "bayes"), (0, 1, 2), folds_each=1), Part("ravdess-frames", tuple(CONTEST), (0, 1), folds_each=1),
+            Part("prototypes", (*CONTEST, "bayes"), (0, 1), folds_each=1), Part("ravdess-frames", tuple(CONTEST), (0, 1), folds_each=1),
             Part("gaussian", (*CONTEST, "bayes"), (0, 1, 2), folds_each=3), Part("ravdess-goemotions", tuple(CONTEST), range(5)),
-            Part("ravdess", tuple(CONTEST), range(5)), Part("mer2024-shaped", (*DATABASES, "bayes"), range(5)), Part("mosi", tuple(CONTEST), range(5))],
+            Part("ravdess", tuple(CONTEST), range(5)), Part("mer2024-shaped", (*DATABASES, "bayes"), (0, 1, 2)), Part("mosi", tuple(CONTEST), range(5))],
         "publish": publish_parts()}[name]
     return [part for part in parts if part.dataset in available_datasets()]
 
