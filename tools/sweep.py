@@ -43,7 +43,8 @@ def grid_parts(name):
             Part("gaussian", (*CONTEST, "bayes"), (0, 1, 2), folds_each=3), Part("ravdess-goemotions", tuple(CONTEST), range(5)),
             Part("ravdess", tuple(CONTEST), range(5)), Part("mer2024-shaped", (*DATABASES, "bayes"), (0, 1, 2)), Part("mosi", tuple(CONTEST), range(5))],
         "publish": publish_parts()}[name]
-    return [part for part in parts if part.dataset in available_datasets()]
+    here = set(available_datasets())                                 # loads every set: once, not once a part
+    return [part for part in parts if part.dataset in here]
 
 
 def publish_parts():
