@@ -7,6 +7,7 @@ RUNS  ?= runs
 LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
 WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
+unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
 .PHONY: help results publish test sync render lock clean
 help:           ## what can be made
