@@ -6,15 +6,16 @@
 __all__ = ['as_tensors', 'take', 'frames', 'heads_that_divide', 'Encoder', 'Classifier', 'Network', 'hidden_features']
 
 # %% ../nbs/05_encoders.ipynb #3c271200
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 # %% ../nbs/05_encoders.ipynb #5fc29398
 def as_tensors(clips):
-    "{modality: (values, lengths or None)} as torch tensors that share memory with the clips."
-    return {m: (torch.from_numpy(x), torch.from_numpy(clips.lengths[m]) if m in clips.lengths else None)
-            for m, x in clips.features.items()}
+    "{modality: (values, lengths or None)} as torch tensors, sharing memory with the clips where that is possible."
+    tensor = lambda x: None if x is None else torch.from_numpy(np.ascontiguousarray(x))
+    return {m: (tensor(x), tensor(clips.lengths.get(m))) for m, x in clips.features.items()}
 
 
 def take(inputs, rows):

@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['DECIDING', 'log', 'STAGE1_FIELDS', 'DIGITS', 'bare_code', 'code_hash', 'commit', 'versions', 'run_folder', 'record',
-           'finished', 'grid', 'train_runs', 'train_run', 'training_record', 'encode', 'decode', 'judge_run',
-           'result_line', 'judge_runs', 'collect', 'line_order', 'test_clips']
+           'finished', 'grid', 'place', 'protocols_of', 'train_runs', 'train_run', 'training_record', 'encode',
+           'decode', 'judge_run', 'result_line', 'judge_runs', 'judge_and_explain', 'retrieval_cases', 'collect',
+           'check_repetition', 'line_order', 'lacking', 'test_clips']
 
 # %% ../nbs/13_experiment.ipynb #fe1a93c7
 import ast, hashlib, json, logging, platform, subprocess
 from dataclasses import asdict, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import ramer
+from .conditions import all_conditions, mask_hash
 from .controls import configure, load_method, make_method
 from .metrics import calibration, confusion_matrix
 from .protocol import Protocol, load_dataset
@@ -33,6 +37,7 @@ def bare_code(source):
     return ast.unparse(tree)
 
 
+@cache
 def code_hash():
     "First 12 hex digits of the SHA-256 of the modules that decide results, comments and docstrings aside."
     folder = Path(ramer.__file__).parent
@@ -42,9 +47,9 @@ def code_hash():
 def commit():
     "The commit of the clone that ramer runs from, with + if tracked files differ from it; the version where it is no clone."
     git = lambda *command: subprocess.run(["git", *command], cwd=Path(ramer.__file__).parents[1], capture_output=True, text=True)
-    try: head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    try: tracked, head, changed = git("ls-files", "--error-unmatch", "ramer/__init__.py"), git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except OSError: return ramer.__version__
-    return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if head.returncode == 0 else ramer.__version__
+    return head.stdout.strip() + "+" * bool(changed.stdout.strip()) if tracked.returncode == 0 else ramer.__version__
 
 
 def versions():
@@ -89,17 +94,25 @@ def grid(dataset, methods, folds, seeds, **changes):
     return [configure(dataset, method, fold, seed, **changes) for seed in seeds for fold in folds for method in methods]
 
 
+def place(config):
+    "What decides a run's clips: (data set, fold, seed)."
+    return config.dataset, config.fold, config.seed
+
+
+def protocols_of(configs):
+    "{(data set, fold, seed): Protocol} of some configs; each data set is loaded once."
+    datasets = {name: load_dataset(name) for name in dict.fromkeys(c.dataset for c in configs)}
+    return {(name, fold, seed): Protocol(datasets[name], fold, seed) for name, fold, seed in dict.fromkeys(map(place, configs))}
+
+
 def train_runs(configs, root):
     """Fit every config that is not finished yet, and save it under `root`.
 
     configs: of any data sets, folds and seeds. Returns the run folders, in the configs' order.
     Raises ValueError if a finished folder holds something else.
     """
-    protocols, stage1s = {}, {}
-    for config in configs:
-        place = (config.dataset, config.fold, config.seed)
-        if place not in protocols: protocols[place] = Protocol(load_dataset(config.dataset), config.fold, config.seed)
-        train_run(config, protocols[place], root, stage1s)
+    protocols, stage1s = protocols_of(configs), {}
+    for config in configs: train_run(config, protocols[place(config)], root, stage1s)
     return [run_folder(config, root) for config in configs]
 
 
@@ -152,17 +165,17 @@ def judge_run(config, condition, protocol, root):
     kept = folder/f"{condition}.json"
     if kept.exists(): return json.loads(kept.read_text())
     method = load_method(folder/"model")
-    line = result_line(config, condition, protocol.judge(method.predict_proba, condition), method, folder)
+    line = result_line(config, condition, protocol, method, folder)
     write_text(kept, json.dumps(line))
     return line
 
 
-def result_line(config, condition, judged, method, folder):
-    "Everything that is kept of one judged run: a JSON-ready dictionary."
-    from ramer.conditions import mask_hash
+def result_line(config, condition, protocol, method, folder):
+    "Judge a fitted method; returns everything that is kept of it: a JSON-ready dictionary."
+    judged = protocol.judge(method.predict_proba, condition)
     facts, training = json.loads((folder/"config.json").read_text()), json.loads((folder/"train.json").read_text())
     confusion = confusion_matrix(labels=judged.labels, predicted=judged.predicted, classes=judged.probabilities.shape[1])
-    return {"dataset": config.dataset, "protocol": load_dataset(config.dataset).protocol, "method": config.method, "fold": config.fold,
+    return {"dataset": config.dataset, "protocol": protocol.name, "method": config.method, "fold": config.fold,
             "seed": config.seed, "condition": condition, "confusion": confusion.tolist(), "predicted": encode(judged.predicted),
             "calibration": calibration(judged.probabilities, judged.labels), "mask_hash": mask_hash(judged.mask), "config_hash": config.hash,
             "data_hash": facts["data_hash"], "code": facts["code"], "commit": facts["commit"], "selection": "dev UA over all conditions",
@@ -173,32 +186,70 @@ def result_line(config, condition, judged, method, folder):
 
 def judge_runs(configs, condition, root):
     "The lines of finished runs under one condition, in the configs' order; see `judge_run`."
-    protocols = {}
-    for config in configs:
-        place = (config.dataset, config.fold, config.seed)
-        if place not in protocols: protocols[place] = Protocol(load_dataset(config.dataset), config.fold, config.seed)
-    return [judge_run(config, condition, protocols[config.dataset, config.fold, config.seed], root) for config in configs]
+    protocols = protocols_of(configs)
+    return [judge_run(config, condition, protocols[place(config)], root) for config in configs]
+
+# %% ../nbs/13_experiment.ipynb #5e0b9c12
+def judge_and_explain(method, protocol, condition):
+    "(Prediction, Hits) of a retrieving method under one condition."
+    hits = []
+    def answer(clips, mask):
+        hits.append(method.explain(clips, condition))
+        return method.predict_proba(clips, mask)
+    return protocol.judge(answer, condition), hits[0]
+
+
+def retrieval_cases(ramer, zero, protocol, condition, clips=3, neighbours=3):
+    """Test clips on which retrieval helped or hurt, and the neighbours behind it.
+
+    ramer, zero: fitted methods; condition: one with something missing. clips, neighbours: at most how many of each.
+    Returns two DataFrames: cases, a row per clip and neighbour; counts, how many clips and the share of their neighbours with their emotion.
+    """
+    (judged, hits), other = judge_and_explain(ramer, protocol, condition), protocol.judge(zero.predict_proba, condition)
+    names, emotions = np.array([*protocol.classes, "unlabelled"]), np.where(hits.found, ramer.store.labels[hits.rows], -1)
+    right, zero_right, same = judged.predicted == judged.labels, other.predicted == judged.labels, emotions == judged.labels[:, None]
+    rows = {"helped": right & ~zero_right, "hurt": ~right & zero_right, "all": np.ones(len(right), bool)}
+    cases = [{"retrieval": what, "clip": judged.ids[i], "emotion": names[judged.labels[i]], "zero says": names[other.predicted[i]], "ramer says": names[judged.predicted[i]],
+              "neighbour": hits.ids[i, j], "its emotion": names[emotions[i, j]], "similarity": round(float(hits.scores[i, j]), 3)}
+             for what in ("helped", "hurt") for i in np.flatnonzero(rows[what])[:clips] for j in np.flatnonzero(hits.found[i])[:neighbours]]
+    counts = pd.DataFrame({what: {"clips": int(of.sum()), "neighbours with the clip's emotion": same[of].mean() if of.any() else np.nan} for what, of in rows.items()})
+    return pd.DataFrame(cases), counts.round(2)
 
 # %% ../nbs/13_experiment.ipynb #c8b71500
 def collect(root, results):
     """Write `<results>/runs/<data set>/<method>.jsonl` and `clips.jsonl` from the finished runs below `root`.
 
     Files of methods that `root` does not hold are left alone. Returns the files written.
+    Raises ValueError if two runs of a method differ by more than fold and seed: their lines would not be repetitions of one thing.
     """
-    lines = {}
-    for path in sorted(Path(root).glob("*/*/*/fold*-seed*/*.json")):
-        if path.name not in ("config.json", "train.json") and (path.parent/"DONE").exists():
-            line = json.loads(path.read_text())
-            lines.setdefault((line["dataset"], line["method"]), []).append(line)
+    lines, first = {}, {}
+    for folder in sorted(path.parent for path in Path(root).glob("*/*/*/fold*-seed*/DONE")):
+        ran = json.loads((folder/"config.json").read_text())
+        name = ran["config"]["dataset"], ran["config"]["method"]
+        check_repetition(first.setdefault(name, ran), ran, folder)
+        lines.setdefault(name, []).extend(json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name not in ("config.json", "train.json"))
+    lines = {name: rows for name, rows in lines.items() if rows}
     files = {Path(results)/"runs"/dataset/f"{method}.jsonl": rows for (dataset, method), rows in lines.items()}
     files |= {Path(results)/"runs"/dataset/"clips.jsonl": test_clips(dataset) for dataset in sorted({d for d, _ in lines})}
     for path, rows in files.items(): write_text(path, "".join(json.dumps(row) + "\n" for row in sorted(rows, key=line_order)))
     return sorted(files)
 
 
+def check_repetition(first, other, folder):
+    "Raise ValueError if a run's record differs from the first one's in more than fold, seed and clips."
+    differs = [f"{k}={v!r}" for k, v in other["config"].items() if k not in ("fold", "seed") and v != first["config"].get(k)]
+    differs += ["other code"] * (first["code"] != other["code"])
+    if differs: raise ValueError(f"{folder} was run with {', '.join(differs)}, unlike the other runs of this method here; keep it in another runs folder")
+
+
 def line_order(line):
     "Sort key of a line: fold, seed, then small conditions first."
     return line["fold"], line.get("seed", 0), len(line.get("condition", "")), line.get("condition", "")
+
+
+def lacking(modalities):
+    "{condition: how many modalities it lacks}, in order."
+    return {name: len(modalities) - len(kept) for name, kept in all_conditions(modalities).items()}
 
 
 def test_clips(dataset):
@@ -208,4 +259,4 @@ def test_clips(dataset):
              "independent_folds": chosen.independent_folds}
     for fold in range(chosen.folds):
         test = chosen.parts(fold)[1]
-        yield facts | {"fold": fold, "classes": test.classes, "ids": test.ids.tolist(), "labels": encode(test.labels), "groups": test.groups.tolist()}
+        yield facts | {"fold": fold, "classes": test.classes, "conditions": lacking(test.modalities), "ids": test.ids.tolist(), "labels": encode(test.labels), "groups": test.groups.tolist()}

@@ -50,7 +50,7 @@ def cut_dev(learnable, seed, share=.2):
                          "give at least two groups of labelled clips")
     _, dev = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(labelled, groups=groups))
     rows = np.isin(np.arange(len(learnable)), labelled[dev])
-    return learnable[~rows], learnable[rows]
+    return learnable[~np.isin(learnable.groups, learnable.groups[rows])], learnable[rows]  # a dev speaker's unlabelled clips are in neither
 
 
 def audit(train, dev, test):
@@ -95,6 +95,8 @@ class Prediction(NamedTuple):
 class Protocol:
     """One fold and seed of a data set: `train` and `dev` to learn from, and a judge that keeps the test clips.
 
+    name: what the folds are and how they are reported, e.g. "actor-5fold-pooled".
+
     Raises ValueError for a fold the data set does not have, an empty part, or a group in two parts.
     """
     def __init__(self, dataset, fold=0, seed=0):
@@ -103,7 +105,7 @@ class Protocol:
         learnable, test = dataset.parts(fold)
         self.train, self.dev = cut_dev(learnable, seed)
         check_parts(self.train, self.dev, test)
-        self.modalities, self.classes = test.modalities, test.classes
+        self.name, self.modalities, self.classes = dataset.protocol, test.modalities, test.classes
         self.data_hash = "-".join(part.hash() for part in (learnable, test))
         self.judge = make_judge(test)
 
@@ -117,7 +119,7 @@ def make_judge(test):
     "A function (predict_proba, condition) -> Prediction that closes over the test clips."
     def judge(predict_proba, condition):
         mask = condition_mask(condition, len(test), test.modalities)
-        probabilities = np.asarray(predict_proba(test.hide(mask).without_labels(), mask))
+        probabilities = np.asarray(predict_proba(test.hide(mask).without_labels(), mask.copy()))
         check_probabilities(probabilities, (len(test), len(test.classes)))
         return Prediction(test.ids, test.labels, test.groups, probabilities, mask)
     return judge
@@ -125,6 +127,6 @@ def make_judge(test):
 
 def check_probabilities(probabilities, shape):
     "Raise ValueError unless these are probabilities of this shape, finite, with rows that sum to one."
-    if probabilities.shape != shape or not np.isfinite(probabilities).all() or np.abs(probabilities.sum(1) - 1).max() > 1e-3:
-        raise ValueError(f"predict_proba gave an array of shape {probabilities.shape}, expected finite probabilities {shape} "
+    if probabilities.shape != shape or not np.isfinite(probabilities).all() or (probabilities < 0).any() or np.abs(probabilities.sum(1) - 1).max() > 1e-3:
+        raise ValueError(f"predict_proba gave an array of shape {probabilities.shape}, expected probabilities {shape}, finite and not negative, "
                          "whose rows sum to one")

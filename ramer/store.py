@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from .data import whole_numbers
 from .training import new_folder, write_text
 
 # %% ../nbs/08_store.ipynb #5e24bedf
@@ -44,9 +45,11 @@ def unit(x):
 
 # %% ../nbs/08_store.ipynb #49a6690e
 def column(ids, name, values, dtype):
-    "`values`, one for all or one for each id, as an array (n,). Raises ValueError if there are fewer, more, or of another kind."
-    try: values = np.asarray(values, dtype)
-    except (TypeError, ValueError): raise ValueError(f"{name} are {values!r}, expected {np.dtype(dtype).name} numbers, -1 where unknown") from None
+    """`values`, one for all or one per id, as an array (n,).
+
+    Raises ValueError for another length or kind.
+    """
+    values = whole_numbers(name, values) if dtype is np.int64 else np.asarray(values, dtype)
     if values.ndim and values.shape != (len(ids),): raise ValueError(f"{name} has shape {values.shape}, expected ({len(ids)},), one for each id")
     return np.broadcast_to(values, len(ids))
 
@@ -84,12 +87,13 @@ class RetrievalStore:
         groups, repeated = column(ids, "groups", ids if groups is None else groups, str), pd.Index(np.concatenate([self.ids, ids])).duplicated()
         if repeated.any():
             raise ValueError(f"id '{ids[repeated[len(self):]][0]}' is given twice; use update for a clip that is already stored")
-        self.features = {m: np.concatenate([self.features[m], x]) if len(self) else x for m, x in features.items()}
+        self.features = {m: np.concatenate([x, features[m]]) for m, x in self.features.items()} if len(self) else features
         self.ids, self.labels, self.groups = (np.concatenate(pair) for pair in ((self.ids, ids), (self.labels, labels), (self.groups, groups)))
         self._indexes = {}
 
     def _rows(self, ids, features):
         "Features as rows to be kept, checked against what is stored."
+        if not features: raise ValueError("no features given; expected {modality: (n, H) array}")
         features = {m: np.array(x, np.float32, order="C") for m, x in features.items()}           # a copy: the caller's stays theirs
         widths = {m: x.shape[1:] for m, x in features.items()}
         if len(self) and widths != {m: (d,) for m, d in self.dims.items()}:
@@ -150,7 +154,7 @@ class RetrievalStore:
         scores, rows = self.index(order).search(stacked, min(k + extra, len(self)))
         out = rows < 0
         for codes, forbidden in banned: out |= (codes[rows] == forbidden[:, None])
-        return self._hits(scores / len(order), rows, out, k)
+        return self.hits(scores / len(order), rows, out, k)
 
     def _check(self, queries, order):
         "Raise ValueError if these queries cannot be searched for."
@@ -171,8 +175,11 @@ class RetrievalStore:
             pairs.append((codes, np.where(forbidden < 0, -2, forbidden)))
         return pairs
 
-    def _hits(self, scores, rows, out, k):
-        "The first k allowed of the fetched rows, order kept, padded to k."
+    def hits(self, scores, rows, out, k):
+        """Hits of the first k allowed rows, order kept, padded to k.
+
+        scores: (B, L) float; rows: (B, L) int64 in the store; out: (B, L) bool, True for rows that a query may not find.
+        """
         keep = np.argsort(out, axis=1, kind="stable")[:, :k]
         scores, rows, out = (np.take_along_axis(x, keep, 1) for x in (scores, rows, out))
         pad = ((0, 0), (0, k - rows.shape[1]))
@@ -201,7 +208,7 @@ def read_manifest(path):
 
 def save_store(store, folder, replace_existing=False):
     "Write a store to a new folder: rows.safetensors, clips.json and manifest.json. Raises FileExistsError if it exists."
-    with new_folder(folder, replace_existing) as temporary:
+    with new_folder(folder, replace_existing, holding="manifest.json") as temporary:
         save_file({"labels": store.labels} | {f"rows.{i}": x for i, x in enumerate(store.features.values())}, temporary/FILES[0])
         write_text(temporary/FILES[1], json.dumps({"ids": store.ids.tolist(), "groups": store.groups.tolist()}))
         facts = {"format": FORMAT, "count": len(store), "dims": store.dims, "unit_length": store.unit_length, "faiss": faiss.__version__,
