@@ -248,8 +248,8 @@ def line_order(line):
 
 
 def lacking(modalities):
-    "{condition: how many modalities it lacks}, in order."
-    return {name: len(modalities) - len(kept) for name, kept in all_conditions(modalities).items()}
+    "{condition: the modalities it lacks}, in order."
+    return {name: [m for m in modalities if m not in kept] for name, kept in all_conditions(modalities).items()}
 
 
 def test_clips(dataset):

@@ -1,5 +1,6 @@
 """What is committed under results/ is what its lines say, and says what must be said."""
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,17 +74,32 @@ def test_intervals_hold_their_means_and_worlds_stay_below_the_best_possible(tabl
     for (d, m, c), value in wa.items(): assert value <= best.get((d, c), 1) + .02, (d, m, c)
 
 
-def test_a_rerun_of_one_committed_cell_gives_the_committed_predictions(tmp_path):
-    "On the machine that made them to the clip; elsewhere rounding may move a few."
+def rerun(method, folder, dataset="gaussian", condition="l"):
+    "(a fresh line, the committed line) of fold 0 and seed 0."
     from ramer.controls import configure
     from ramer.experiment import judge_runs, train_runs
-    config = configure("gaussian", "zero")
-    committed = next(r for r in LINES if (r["dataset"], r["method"], r["fold"], r["seed"], r["condition"]) == ("gaussian", "zero", 0, 0, "l"))
-    assert committed["config_hash"] == config.hash
-    train_runs([config], tmp_path)
-    again = judge_runs([config], "l", tmp_path)[0]
-    same = np.mean([a == b for a, b in zip(again["predicted"], committed["predicted"])])
-    assert again["data_hash"] == committed["data_hash"] and again["mask_hash"] == committed["mask_hash"] and same > .95
+    config = configure(dataset, method)
+    committed = next(r for r in LINES if (r["dataset"], r["method"], r["fold"], r["seed"], r["condition"]) == (dataset, method, 0, 0, condition))
+    train_runs([config], folder)
+    again = judge_runs([config], condition, folder)[0]
+    for name in ("config_hash", "data_hash", "mask_hash"): assert again[name] == committed[name], name
+    return again, committed
+
+
+@pytest.mark.parametrize("dataset, method", [("gaussian", "prior"), ("gaussian", "bayes"), ("prototypes", "prior"), ("prototypes", "bayes")])
+def test_what_is_not_trained_comes_out_as_committed_on_any_machine(dataset, method, tmp_path):
+    again, committed = rerun(method, tmp_path, dataset)
+    assert again["predicted"] == committed["predicted"] and again["confusion"] == committed["confusion"]
+
+
+def test_what_is_trained_comes_out_within_the_committed_interval_on_any_machine(tmp_path):
+    "To the bit on the same processor (13_experiment); on another one rounding differs and training amplifies it."
+    from ramer.report import compare_cell
+    again, committed = rerun("zero", tmp_path)
+    published = read_results(RESULTS)["gaussian"]
+    fresh = replace(published, lines={"zero": [again]})
+    assert compare_cell(fresh, published, "zero", "l")["verdict"] in ("identical", "within")
+    assert np.mean([a == b for a, b in zip(again["predicted"], committed["predicted"])]) > .75
 
 
 def test_figures_and_tables_exist_for_every_set(table):
