@@ -39,9 +39,9 @@ def grid_parts(name):
     parts = {
         "quick": [Part("gaussian", ("prior", "zero", "random", "ramer", "bayes"), (0, 1), folds_each=1)],
         "default": [
-            Part("ravdess-frames", tuple(CONTEST), (0,)), Part("prototypes", (*CONTEST, "bayes"), (0,)), Part("ravdess-goemotions", tuple(CONTEST), (0, 1, 2)),
-            Part("gaussian", (*CONTEST, "bayes"), (0, 1)), Part("mosi", tuple(CONTEST), range(5)), Part("ravdess", tuple(CONTEST), (0, 1, 2)),
-            Part("mer2024-shaped", (*DATABASES, "bayes"), (0, 1))],
+            Part("prototypes", (*CONTEST, "bayes"), (0,)), Part("ravdess-frames", ("prior", "zero", "mean", "random", "ramer"), (0,)),
+            Part("gaussian", (*CONTEST, "bayes"), (0, 1)), Part("ravdess-goemotions", tuple(CONTEST), (0, 1)), Part("mer2024-shaped", (*DATABASES, "bayes"), (0, 1)),
+            Part("ravdess", tuple(CONTEST), (0, 1)), Part("mosi", tuple(CONTEST), (0, 1, 2))],
         "publish": publish_parts()}[name]
     here = set(available_datasets())                                 # loads every set: once, not once a part
     return [part for part in parts if part.dataset in here]
