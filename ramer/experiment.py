@@ -26,7 +26,7 @@ from .protocol import Protocol, load_dataset
 from .training import Config, new_folder, pretrain, write_text
 
 # %% ../nbs/13_experiment.ipynb #27845f2c
-DECIDING = ("conditions", "data", "worlds", "protocol", "metrics", "encoders", "training", "fills", "store", "fusion", "ramer", "controls")
+DECIDING = ("conditions", "data", "worlds", "protocol", "metrics", "encoders", "training", "fills", "store", "fusion", "ramer", "baselines", "controls")
 
 
 def bare_code(source):
@@ -135,10 +135,8 @@ def train_run(config, protocol, root, stage1s):
 
 
 def training_record(method):
-    "What is worth keeping of a training: both stages' histories and the number of weights."
-    stages = {"stage1": getattr(method, "stage1", None), "stage3": method}
-    histories = {name: asdict(stage.history) for name, stage in stages.items() if getattr(stage, "history", None)}
-    return histories | {"parameters": method.parameters}
+    "What is worth keeping of a training: the history of each of its parts, and the number of weights."
+    return {"histories": {name: asdict(history) for name, history in method.histories.items()}, "parameters": method.parameters}
 
 # %% ../nbs/13_experiment.ipynb #b19c9bc8
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -174,14 +172,15 @@ def result_line(config, condition, protocol, method, folder):
     "Judge a fitted method; returns everything that is kept of it: a JSON-ready dictionary."
     judged = protocol.judge(method.predict_proba, condition)
     facts, training = json.loads((folder/"config.json").read_text()), json.loads((folder/"train.json").read_text())
+    histories = list(training["histories"].values())
     confusion = confusion_matrix(labels=judged.labels, predicted=judged.predicted, classes=judged.probabilities.shape[1])
     return {"dataset": config.dataset, "protocol": protocol.name, "method": config.method, "fold": config.fold,
             "seed": config.seed, "condition": condition, "confusion": confusion.tolist(), "predicted": encode(judged.predicted),
             "calibration": calibration(judged.probabilities, judged.labels), "mask_hash": mask_hash(judged.mask), "config_hash": config.hash,
             "data_hash": facts["data_hash"], "code": facts["code"], "commit": facts["commit"], "selection": "dev UA over all conditions",
             "leaky": False, "n_models": method.n_models, "uses_missing_targets": method.uses_missing_targets, "mask_protocol": "constant per condition",
-            "parameters": training["parameters"], "epoch": training.get("stage3", {}).get("chosen"),
-            "seconds": round(sum(training.get(s, {}).get("seconds", 0) for s in ("stage1", "stage3")), 1)}
+            "parameters": training["parameters"], "epoch": histories[-1]["chosen"] if histories else None,
+            "seconds": round(sum(history["seconds"] for history in histories), 1)}
 
 
 def judge_runs(configs, condition, root):

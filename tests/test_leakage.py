@@ -16,7 +16,8 @@ from ramer.training import OPTIONS, pretrain
 from ramer.worlds import WORLDS, sample
 
 RETRIEVING = ("store-mean", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo", "ramer-released")
-ANSWERING = ("prior", "zero", "mean", *RETRIEVING, "bayes")
+IMAGINING = ("ae", "cra", "mmin", "if-mmin", "cif-mmin")
+ANSWERING = ("prior", "zero", "mean", *RETRIEVING, *IMAGINING, "bayes")
 
 
 class Spy(Method):
@@ -160,10 +161,11 @@ def test_other_test_clips_do_not_change_an_answer(name, fit, clips, mask):
 
 @pytest.mark.parametrize("name", [n for n in ANSWERING if n not in ("prior", "bayes")])
 def test_the_scaler_is_that_of_the_labelled_train_clips(name, fit, parts):
-    expected = Scaler.fit(parts[0].labelled())
+    expected, method = Scaler.fit(parts[0].labelled()), fit(name)
+    scaler = method.scaler if name in IMAGINING else method.stage1.scaler
     for m in parts[0].modalities:
-        assert_array_equal(fit(name).stage1.scaler.mean[m], expected.mean[m])
-        assert_array_equal(fit(name).stage1.scaler.deviation[m], expected.deviation[m])
+        assert_array_equal(scaler.mean[m], expected.mean[m])
+        assert_array_equal(scaler.deviation[m], expected.deviation[m])
 
 
 def training_hits(train, dev, stage1, name="ramer", **changes):

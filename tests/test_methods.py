@@ -15,14 +15,16 @@ from ramer.training import pretrain
 from ramer.worlds import WORLDS, World, sample
 
 CONTROLS, RETRIEVING = ("prior", "bayes"), ("store-mean", "random", "ramer", "ramer-released")
-TRAINED = ("zero", "mean", *RETRIEVING)
+FILLING, IMAGINING = ("zero", "mean", *RETRIEVING), ("ae", "cra", "mmin", "if-mmin", "if-mmin-1", "cif-mmin")
+TRAINED = (*FILLING, *IMAGINING)
+BRIEF = {"ramer-released": {"epochs": 1}, **dict.fromkeys(IMAGINING, {"epochs": 15, "learning_rate": 4e-3})}   # no stage 1 to start from
 METHODS = (*CONTROLS, *TRAINED)
 CONDITIONS = tuple(all_conditions())
 same = {"rtol": 0, "atol": 1e-5}                     # rows of other batches are rounded otherwise
 
 
 def config_of(name, **changes):
-    return configure("gaussian", name, **{"epochs": 1 if name == "ramer-released" else 2} | changes)
+    return configure("gaussian", name, **{"epochs": 2} | BRIEF.get(name, {}) | changes)
 
 
 def fit(name, train, dev, **changes):
@@ -72,7 +74,7 @@ def test_available_features_matter(name, fitted, clips, mask):
 @pytest.mark.parametrize("condition", CONDITIONS[:-1])
 def test_what_fills_a_missing_slot_matters(condition, fitted, clips):
     "The methods of one stage 1 differ by nothing else."
-    names = [name for name in TRAINED if name != "ramer-released"]
+    names = [name for name in FILLING if name != "ramer-released"]
     answers = [fitted[name].predict_proba(clips, condition_mask(condition, len(clips))) for name in names]
     assert all(np.abs(one - other).max() > 1e-4 for one, other in combinations(answers, 2))
 
@@ -149,7 +151,8 @@ def test_equal_configs_give_equal_answers(name, fitted, parts, clips, mask):
 def test_another_seed_gives_other_answers(name, fitted, parts, clips, mask):
     other = fit(name, *parts, seed=1)
     assert np.abs(other.predict_proba(clips, mask) - fitted[name].predict_proba(clips, mask)).max() > 1e-3
-    weights = [next(method.stage1.network.heads.parameters()) for method in (other, fitted[name])]
+    first_trained = lambda method: next((method.stage1.network.heads if name in FILLING else method.network).parameters())
+    weights = [first_trained(method) for method in (other, fitted[name])]
     assert not torch.allclose(*weights, atol=1e-3)
 
 
@@ -220,7 +223,7 @@ def test_padding_of_sequences_never_matters(name, parts, clips, mask, tmp_path):
 @pytest.mark.parametrize("name", ["prior", *TRAINED])
 def test_a_class_absent_from_train_keeps_its_column(name, parts, clips, mask):
     train, dev = parts
-    answer = fit(name, train[train.labels != 5], dev, epochs=1).predict_proba(clips, mask)
+    answer = fit(name, train[train.labels != 5], dev, **{"epochs": 1} | BRIEF.get(name, {})).predict_proba(clips, mask)
     assert answer.shape == (len(clips), 6) and np.isfinite(answer).all()
     assert_allclose(answer.sum(1), 1, atol=1e-9)
     assert answer[:, 5].mean() < answer[:, :5].mean()
