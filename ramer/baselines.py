@@ -145,7 +145,9 @@ class AENetwork(nn.Module):
         self.decoders = nn.ModuleList(fully_connected(width, WIDTH, WIDTH, d, dropout=dropout) for d in dims.values())
         self.classifier = fully_connected(width, WIDTH, WIDTH, len(shape["classes"]), dropout=dropout)
 
-    def make_middle(self, width): return squeeze(width)
+    def make_middle(self, width):
+        "The network between f and r."
+        return squeeze(width)
 
     def rebuild(self, x, here):
         "r: (B, M * 128)."
@@ -200,7 +202,9 @@ class CRANetwork(AENetwork):
     """
     weight = .8
 
-    def make_middle(self, width): return Cascade(width, (256, 128), blocks=2)
+    def make_middle(self, width):
+        "A cascade in place of the autoencoder."
+        return Cascade(width, (256, 128), blocks=2)
 
     def rebuild(self, x, here):
         "r: (B, M * 128)."
@@ -352,13 +356,17 @@ class IFMMINNetwork(SteadyNetwork):
     """
     make_teacher, sums, reads = InvariantTeacher, False, 5 * 64
 
-    def take_over(self, model): self.encoders, self.shared = model.encoders, model.shared
+    def take_over(self, model):
+        "Keep the encoders and the shared network of a teacher's copy."
+        self.encoders, self.shared = model.encoders, model.shared
 
     def steady(self, x, here):
         "S(f): (B, M * 128)."
         return invariant(self.shared, self.encoders(x, here))
 
-    def read(self, f, r, z): return z
+    def read(self, f, r, z):
+        "The latents: (B, 320)."
+        return z
 
 
 class IFMMINLightNetwork(IFMMINNetwork):
@@ -418,13 +426,17 @@ class CIFMMINNetwork(SteadyNetwork):
     """
     make_teacher, weights = ConsistentTeacher, (8., 100.)
 
-    def take_over(self, model): self.encoders, self.consistent = model.encoders, model.consistent
+    def take_over(self, model):
+        "Keep both sets of encoders of a teacher's copy."
+        self.encoders, self.consistent = model.encoders, model.consistent
 
     def steady(self, x, here):
         "G: (B, M * 128)."
         return self.consistent(x, here)
 
-    def read(self, f, r, z): return f + r
+    def read(self, f, r, z):
+        "(B, M * 128)."
+        return f + r
 
 
 class CIFMMIN(Imagination):
