@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WIDTH', 'vectors', 'fully_connected', 'VectorEncoders', 'train_vectors', 'Imagination', 'missing_error', 'squeeze',
            'AENetwork', 'AE', 'Cascade', 'CRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy',
-           'invariant', 'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN',
-           'IFMMINLight', 'contrast', 'ConsistentTeacher', 'CIFMMINNetwork', 'CIFMMIN']
+           'over_pairs', 'invariant', 'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork',
+           'IFMMIN', 'IFMMINLight', 'contrast', 'ConsistentTeacher', 'CIFMMINNetwork', 'CIFMMIN']
 
 # %% ../nbs/11_baselines.ipynb #42fb74b1
 import copy
@@ -282,6 +282,12 @@ def moment_discrepancy(a, b):
     return sum(torch.linalg.vector_norm(difference) for difference in [a_mean - b_mean, *moments])
 
 
+def over_pairs(distance, parts):
+    "The mean distance over all pairs of modalities, 0 where there is one. parts: a (B, D) tensor for each."
+    pairs = list(combinations(parts, 2))
+    return sum(distance(*pair) for pair in pairs) / max(len(pairs), 1)
+
+
 def invariant(shared, f):
     "The shared network applied to each modality's part of f: (B, M * 128)."
     return torch.cat([shared(part) for part in f.split(WIDTH, dim=1)], 1)
@@ -309,8 +315,7 @@ class InvariantTeacher(Teacher):
     def loss(self, x, here, labels):
         "Cross-entropy and the mean discrepancy over pairs of modalities; a scalar."
         f, s = self.both(x, here)
-        pairs = list(combinations(s.split(WIDTH, dim=1), 2))
-        return F.cross_entropy(self.classifier(torch.cat([f, s], 1)), labels) + sum(moment_discrepancy(*pair) for pair in pairs) / max(len(pairs), 1)
+        return F.cross_entropy(self.classifier(torch.cat([f, s], 1)), labels) + over_pairs(moment_discrepancy, s.split(WIDTH, dim=1))
 
     def steady(self, x, here):
         "S(f), what a student is asked to keep."
@@ -320,7 +325,7 @@ class InvariantTeacher(Teacher):
 class SteadyNetwork(nn.Module):
     """Imagination whose every block sees a steady feature; the part that IF-MMIN and CIF-MMIN share.
 
-    A subclass gives `steady(x, here)`, its copy of what the teacher has, and `read(f, r, z)`, what the classifier reads.
+    A subclass gives `steady(x, here, f)`, its copy of what the teacher has, and `read(f, r, z)`, what the classifier reads.
     """
     weights, sums, reads = (1., 100.), True, None      # of imagination and of steadiness; the cascade's end; the classifier's input width
 
@@ -334,7 +339,8 @@ class SteadyNetwork(nn.Module):
 
     def everything(self, x, here):
         "(f, s, r, z) of a batch."
-        f, s = self.encoders(x, here), self.steady(x, here)
+        f = self.encoders(x, here)
+        s = self.steady(x, here, f)
         return f, s, *self.imagine(f, s)
 
     def logits(self, x, here):
@@ -360,9 +366,9 @@ class IFMMINNetwork(SteadyNetwork):
         "Keep the encoders and the shared network of a teacher's copy."
         self.encoders, self.shared = model.encoders, model.shared
 
-    def steady(self, x, here):
+    def steady(self, x, here, f):
         "S(f): (B, M * 128)."
-        return invariant(self.shared, self.encoders(x, here))
+        return invariant(self.shared, f)
 
     def read(self, f, r, z):
         "The latents: (B, 320)."
@@ -411,8 +417,7 @@ class ConsistentTeacher(Teacher):
         "Cross-entropy and the mean contrast over pairs of modalities; a scalar."
         parts = self.steady(x, here).split(WIDTH, dim=1)
         unit = [F.normalize(project(part), dim=1) for project, part in zip(self.project, parts)]
-        pairs = list(combinations(unit, 2))
-        return super().loss(x, here, labels) + sum(contrast(*pair) for pair in pairs) / max(len(pairs), 1)
+        return super().loss(x, here, labels) + over_pairs(contrast, unit)
 
     def steady(self, x, here):
         "G: (B, M * 128)."
@@ -430,7 +435,7 @@ class CIFMMINNetwork(SteadyNetwork):
         "Keep both sets of encoders of a teacher's copy."
         self.encoders, self.consistent = model.encoders, model.consistent
 
-    def steady(self, x, here):
+    def steady(self, x, here, f):
         "G: (B, M * 128)."
         return self.consistent(x, here)
 
