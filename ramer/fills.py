@@ -27,10 +27,10 @@ class Method:
 
     fit(train, dev) -> self; predict_proba(clips, mask (N, M) bool) -> (N, C) float, rows summing to one; save(folder), and load(folder)
     of the same class. A subclass writes the first two, and state() -> (tensors, facts) with restore(tensors, facts, folder).
-    n_models: trainings behind one answer. uses_missing_targets: whether training looks at
-    the true features of a modality that it declares missing. histories: {name of a training: its History}, in their order.
+    n_models: models that are trained to answer all conditions. uses_missing_targets: whether training looks at
+    the true features of a modality that it declares missing. selection: what chose the epoch, "none" where there is none. histories: {name of a training: its History}, in their order.
     """
-    n_models, uses_missing_targets, histories = 1, False, {}
+    n_models, uses_missing_targets, selection, histories = 1, False, "dev UA over all conditions", {}
 
     def __init__(self, config): self.config = config
 
@@ -94,7 +94,7 @@ def load_scaler(tensors, shape):
 
 class ClassPrior(Method):
     "Answers with the class frequencies of the labelled train clips, whatever is available: the floor."
-    n_models = 0
+    n_models, selection = 0, "none"
 
     def fit(self, train, dev):
         "Count the classes. Returns self."
@@ -168,7 +168,7 @@ class FillMethod(Method):
             if self.config.encoders == "frozen": self.network.encoders.eval()    # no dropout in what is not trained
             codes = torch.from_numpy(mask_codes(random_masks(len(rows), n_modalities, generator)))
             h = self.network.hidden(take(inputs, rows))
-            return F.cross_entropy(self.logits(h, codes, fill, rows), labels[rows])
+            return self.objective(self.logits(h, codes, fill, rows), labels[rows], rows)
 
         @torch.no_grad()
         def score():
@@ -177,6 +177,10 @@ class FillMethod(Method):
             return dev_ua(torch.cat(logits), dev_labels.repeat(len(everything)))
 
         return fit(self.network, loss, score, len(clips), self.config)
+
+    def objective(self, logits, labels, rows):
+        "What stage 3 minimises for a batch, `rows` of the train clips. Default: cross-entropy."
+        return F.cross_entropy(logits, labels)
 
     def logits(self, h, codes, fill, rows):
         "Logits (B, C): available slots hold h, missing ones what `fill` gives. h: (B, M, hidden), codes and rows: (B,)."

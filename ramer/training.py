@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'AT_LEAST_ZERO', 'NETWORK_FIELDS', 'ENCODER_FIELDS', 'check_field', 'Config', 'deterministic', 'History',
-           'fit', 'train_epoch', 'network_shape', 'build_network', 'stage1_loss', 'stage1_score', 'dev_ua', 'Stage1',
-           'pretrain', 'new_folder', 'write_text']
+           'fit', 'make_optimiser', 'train_epoch', 'network_shape', 'build_network', 'stage1_loss', 'stage1_score',
+           'dev_ua', 'Stage1', 'pretrain', 'new_folder', 'write_text']
 
 # %% ../nbs/06_training.ipynb #5be1dd3f
 import hashlib, json, os, shutil, tempfile, time
@@ -25,10 +25,10 @@ from .metrics import confusion_matrix, ua
 # %% ../nbs/06_training.ipynb #29e3ad84
 OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "encoders": ("finetuned", "frozen"),
            "database": ("small", "medium", "large", "turbo"), "exclude": ("group", "id", "first", "none"),
-           "query": ("stage1", "live"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean")}
+           "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean")}
 
 
-AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay")
+AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay", "beta1")
 
 
 def check_field(field, value):
@@ -67,6 +67,11 @@ class Config:
     batch: int = 128
     epochs: int = 100
     patience: int = 10           # epochs without a better dev UA before stopping
+    decay: int = 0               # over how many last epochs the learning rate falls to nothing
+    optimiser: str = "adamw"     # or "adam"
+    beta1: float = .9
+    clip: float = 1.             # longest gradient
+    recipe: str = "shared"       # this schedule, or the one that was published for the method, where it has one
     # --- RAMER, stages 2 and 3
     k: int = 5                   # neighbours summed, counted after exclusion
     database: str = "small"      # what the store holds: labelled, half the unlabelled, all unlabelled, or everything
@@ -80,6 +85,9 @@ class Config:
     stage3_layers: int = 1       # the encoders' sizes where initial is "scratch"
     stage3_feedforward: int = 128
     stage3_dropout: float = .2
+    # --- scikit-learn's models
+    penalty: float = 1.          # of the squared weights of a logistic regression
+    boosting_rate: float = .1    # learning rate of gradient boosting
 
     def __post_init__(self):
         for f in fields(self): check_field(f, getattr(self, f.name))
@@ -93,8 +101,9 @@ class Config:
 
     @property
     def hash(self):
-        "First 12 hex digits of the SHA-256 of all fields."
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        "First 12 hex digits of the SHA-256 of the fields that differ from their defaults, so that a field added later changes none."
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/06_training.ipynb #ca119dc5
 @contextmanager
@@ -124,10 +133,11 @@ def fit(network, loss, score, rows, config):
     Call within `deterministic`. Returns History. Raises FloatingPointError if the loss is not finite.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimiser, schedule = make_optimiser(trained, config)
     history, best, start = History([], [], 0, 0., sum(p.numel() for p in trained)), None, time.perf_counter()
     for epoch in range(config.epochs):
-        history.loss.append(train_epoch(network, loss, optimiser, rows, config.batch))
+        history.loss.append(train_epoch(network, loss, optimiser, rows, config))
+        schedule.step()
         network.eval()
         history.score.append(score())
         if best is None or history.score[-1] > history.score[history.chosen]:
@@ -138,15 +148,26 @@ def fit(network, loss, score, rows, config):
     return history
 
 
-def train_epoch(network, loss, optimiser, rows, batch):
+def make_optimiser(weights, config):
+    """The optimiser and the schedule of its learning rate: constant, then falling linearly over the last `decay` epochs.
+
+    Source of the schedule: AIM3-RUC/MMIN: models/networks/tools.py (48-52).
+    """
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimiser]
+    optimiser = kind(weights, config.learning_rate, betas=(config.beta1, .999), weight_decay=config.weight_decay, fused=True)
+    constant = config.epochs - config.decay
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 - max(0, epoch + 1 - constant) / (config.decay + 1))
+
+
+def train_epoch(network, loss, optimiser, rows, config):
     "One pass over the training clips in random order; returns the mean loss."
     network.train()
     losses = []
-    for part in torch.randperm(rows).split(batch):
+    for part in torch.randperm(rows).split(config.batch):
         value = loss(part)
         if not torch.isfinite(value): raise FloatingPointError(f"the loss became {value.item()}; lower learning_rate")
         optimiser.zero_grad(); value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimiser.step(); losses.append(value.item())
     return float(np.mean(losses))
 

@@ -4,7 +4,7 @@ A killed sweep goes on where it was when the same command is given again.
 """
 import argparse, hashlib, json, logging, os, shutil, signal, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,6 +12,9 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPEN
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT/"nbs"/"experiments"
 CONTEST = ["prior", "zero", "mean", "store-mean", "random", "ramer"]
+OPPONENTS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer", "shaspec", "momke", "m3care",
+             "logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
+VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in OPPONENTS[:5]))
 DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
 
 
@@ -53,13 +56,27 @@ def publish_parts():
     Its native widths cost hours on the widest inputs, so encoder sizes and the whole preset run on one real set only.
     """
     from ramer.ramer import RELEASED_SWITCHES
+    sets = ("prototypes", "gaussian", "ravdess-goemotions", "ravdess", "mosi", "mer2024-shaped", "ravdess-frames")
     contest, both = {"folds": range(5), "seeds": (0, 1)}, (*CONTEST, "bayes")
     switches = tuple(f"ramer+{name}" for name in RELEASED_SWITCHES)
     cheap = tuple(name for name in switches if name != "ramer+encoder-sizes")
     return [Part("prototypes", both, **contest, folds_each=1), Part("ravdess-frames", tuple(CONTEST), **contest, folds_each=1),
             Part("prototypes", cheap, range(3), folds_each=1), Part("gaussian", both, **contest), Part("ravdess-goemotions", (*switches, "ramer-released"), range(5), folds_each=2),
             Part("ravdess-goemotions", tuple(CONTEST), **contest), Part("ravdess", tuple(CONTEST), **contest),
-            Part("mer2024-shaped", (*DATABASES, "bayes"), **contest), Part("mosi", tuple(CONTEST), **contest)]
+            Part("mer2024-shaped", (*DATABASES, "bayes"), **contest), Part("mosi", tuple(CONTEST), **contest),
+            *(Part(name, OPPONENTS, **contest, folds_each=1) for name in sets),
+            *(Part(name, VARIANTS, **contest, folds_each=2) for name in ("ravdess-goemotions", "mosi"))]
+
+
+def only(parts, **wanted):
+    "The parts with nothing but the wanted datasets, methods and seeds; what is not given is not restricted. Raises ValueError for a name that no part has."
+    from ramer.conditions import choose
+    for what, names in wanted.items():
+        known = dict.fromkeys(str(n) for part in parts for n in ([part.dataset] if what == "datasets" else getattr(part, what)))
+        for name in names or (): choose(what.removesuffix("s"), name, known)
+    keep = lambda values, what: tuple(v for v in values if not wanted.get(what) or str(v) in wanted[what])
+    some = [replace(part, methods=keep(part.methods, "methods"), seeds=keep(part.seeds, "seeds")) for part in parts if keep([part.dataset], "datasets")]
+    return [part for part in some if part.methods and part.seeds]
 
 
 def jobs(parts, runs, changes):
@@ -159,14 +176,16 @@ def main(arguments=None):
     parser.add_argument("--runs", type=Path, default=ROOT/"runs", help="where run folders, executed notebooks and results go")
     parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults")
     parser.add_argument("--publish", action="store_true", help="replace what results/ and the README hold")
+    for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, other lines stay")
     options = parser.parse_args(arguments)
     os.environ.update(ONE_THREAD)
     runs = options.runs.resolve()
-    train, judge = jobs(grid_parts(options.grid), runs, options.changes)
+    wanted = {what: getattr(options, what) for what in ("datasets", "methods", "seeds")}
+    train, judge = jobs(only(grid_parts(options.grid), **wanted), runs, options.changes)
     failed = run_jobs(train, options.workers, "train") or run_jobs(judge, options.workers, "conditions")
     if failed: sys.exit(f"{failed} notebooks failed; their errors are above, their traces in {runs/'notebooks'}")
     out = ROOT/"results" if options.publish else runs/"results"
-    if options.publish: shutil.rmtree(out/"runs", ignore_errors=True)
+    if options.publish and not any(wanted.values()): shutil.rmtree(out/"runs", ignore_errors=True)
     tables = Job("tables", runs/"notebooks"/"tables.ipynb", {"runs": str(runs), "results": str(out), "committed": str(ROOT/"results"), "publish": options.publish})
     tables.out.unlink(missing_ok=True)
     if run_jobs([tables], 1, "tables"): sys.exit(f"the tables notebook failed; its trace is in {tables.out}")
