@@ -14,8 +14,8 @@ help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
 	$(BIN)/python tools/sweep.py --grid $(if $(QUICK),quick,default) --workers $(JOBS) --runs $(RUNS)
-publish: $(READY)  ## rerun the full grid and replace what results/ and the README hold
-	$(BIN)/python tools/sweep.py --grid publish --workers $(JOBS) --runs $(RUNS) --publish
+publish: $(READY)  ## rerun the full grid and replace what results/ and the README hold (ARGS="--methods ae mmin": only add or replace these; ARGS=--tune: let every method try its values first)
+	$(BIN)/python tools/sweep.py --grid publish --workers $(JOBS) --runs $(RUNS) --publish $(ARGS)
 test: $(READY)  ## every test (ARGS=--slow: the long ones too)
 	$(BIN)/python -m pytest -q $(ARGS)
 sync: $(READY)  ## export the notebooks to ramer/ and clean them

@@ -87,7 +87,7 @@ class Classical(Method):
             rows, model = codes == code, self.models[str(code) if self.per_condition else "all"]
             seen = table[rows][:, self.columns(code)] if self.per_condition else table[rows]
             answer[np.ix_(rows, model.classes_)] = model.predict_proba(seen)
-        return answer
+        return answer / answer.sum(1, keepdims=True)                                          # some sum to one in float32 only
 
     def state(self):
         "Tensors and facts that `restore` needs beside the models."

@@ -43,23 +43,33 @@ class Ramer(FillMethod):
         self.put(self.stage1.scaler(clips))
         return self
 
+    def queries(self, network, clips):
+        "What scaled clips ask with: (N, M, width) tensor; here their h."
+        return hidden_features(network, clips)
+
+    @property
+    def searched(self):
+        "The store whose rows are compared with queries; row for row the one whose features fill."
+        return self.store
+
     def neighbours(self, queries, code, ids=None, groups=None):
         """Hits of each query under one condition code.
 
-        queries: (B, M, hidden) tensor. ids, groups: (B,) str of train clips, which are kept from finding themselves; None at test time.
+        queries: (B, M, width) tensor. ids, groups: (B,) str of train clips, which are kept from finding themselves; None at test time.
         """
         kept = [m for m, here in zip(self.store.modalities, code_masks([code], queries.shape[1])[0]) if here]
         asked = {m: queries[:, self.store.modalities.index(m)].detach().numpy() for m in kept}
         rule, c = self.config.exclude, self.config
-        hits = search_with(c.policy, self.store, asked, c.k + (rule == "first"), c.unit_length,
+        hits = search_with(c.policy, self.searched, asked, c.k + (rule == "first"), c.unit_length,
                            exclude_ids=ids if rule in ("id", "group") else None, exclude_groups=groups if rule == "group" else None)
         return hits._replace(ids=hits.ids[:, 1:], scores=hits.scores[:, 1:], rows=hits.rows[:, 1:]) if rule == "first" else hits
 
     def fill(self, queries, code, ids=None, groups=None):
         "Filled slots under one condition code: (B, M, hidden) tensor, zero where the modality is available."
-        if code == 2 ** queries.shape[1] - 1: return torch.zeros_like(queries)
+        nothing = queries.new_zeros(len(queries), self.config.hidden)
+        if code == 2 ** queries.shape[1] - 1: return torch.stack([nothing] * queries.shape[1], 1)
         hits, missing = self.neighbours(queries, code, ids, groups), ~code_masks([code], queries.shape[1])[0]
-        slots = [fill_from(self.store, hits, m) if gone else torch.zeros_like(queries[:, 0]) for m, gone in zip(self.store.modalities, missing)]
+        slots = [fill_from(self.store, hits, m) if gone else nothing for m, gone in zip(self.store.modalities, missing)]
         return torch.stack(slots, 1)
 
     def filler(self, clips, codes, training=False):
@@ -69,7 +79,7 @@ class Ramer(FillMethod):
         if self.config.query == "live":
             def fill(rows, asked, h): return by_code(asked, h, lambda some, code: self.fill(h[some], code, at(ids, rows[some]), at(groups, rows[some])))
         else:
-            queries = hidden_features(self.stage1.network, clips)
+            queries = self.queries(self.stage1.network, clips)
             table = {int(code): self.fill(queries, code, ids, groups) for code in codes}
             def fill(rows, asked, h): return by_code(asked, h, lambda some, code: table[code][rows[some]])
         return fill
@@ -82,7 +92,7 @@ class Ramer(FillMethod):
         mask = condition_mask(condition, len(clips), clips.modalities)
         if mask.all(): raise ValueError(f"under condition {condition!r} nothing is missing, so no neighbour was asked")
         asking = self.network if self.config.query == "live" else self.stage1.network
-        return self.neighbours(hidden_features(asking, self.stage1.scaler(clips.hide(mask))), mask_codes(mask)[0])
+        return self.neighbours(self.queries(asking, self.stage1.scaler(clips.hide(mask))), mask_codes(mask)[0])
 
     def write(self, folder):
         "Write weights, facts and the store into an existing folder."

@@ -28,7 +28,7 @@ OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "
            "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean")}
 
 
-AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay", "beta1")
+AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay")
 
 
 def check_field(field, value):
@@ -36,7 +36,7 @@ def check_field(field, value):
     if type(value) is not field.type and not (field.type is float and type(value) is int):
         raise ValueError(f"{field.name} is {value!r}, expected {field.type.__name__}, such as {field.default!r}")
     if field.name in OPTIONS: choose(field.name, value, OPTIONS[field.name])
-    elif field.name.endswith("dropout"):
+    elif field.name.endswith("dropout") or field.name == "beta1":
         if not 0 <= value < 1: raise ValueError(f"{field.name} is {value}, expected from 0 to less than 1")
     elif field.type in (int, float) and not (value > 0 or value == 0 and field.name in AT_LEAST_ZERO):
         low = "0 or more" if field.name in AT_LEAST_ZERO else "at least 1" if field.type is int else "more than 0"

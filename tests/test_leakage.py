@@ -15,9 +15,9 @@ from ramer.protocol import DATASETS, Protocol, audit, load_dataset
 from ramer.training import OPTIONS, pretrain
 from ramer.worlds import WORLDS, sample
 
-RETRIEVING = ("store-mean", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo", "ramer-released")
-IMAGINING = ("ae", "cra", "mmin", "if-mmin", "cif-mmin")
-ANSWERING = ("prior", "zero", "mean", *RETRIEVING, *IMAGINING, "bayes")
+RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", "ramer-medium", "ramer-large", "ramer-turbo", "ramer-released")
+VECTORS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage", "transformer", "shaspec", "momke", "m3care", "logistic", "knn", "impute-logistic", "boosting")
+ANSWERING = ("prior", "zero", "mean", "distilled", *RETRIEVING, *VECTORS, "bayes")
 
 
 class Spy(Method):
@@ -162,7 +162,7 @@ def test_other_test_clips_do_not_change_an_answer(name, fit, clips, mask):
 @pytest.mark.parametrize("name", [n for n in ANSWERING if n not in ("prior", "bayes")])
 def test_the_scaler_is_that_of_the_labelled_train_clips(name, fit, parts):
     expected, method = Scaler.fit(parts[0].labelled()), fit(name)
-    scaler = method.scaler if name in IMAGINING else method.stage1.scaler
+    scaler = method.scaler if name in VECTORS else method.stage1.scaler
     for m in parts[0].modalities:
         assert_array_equal(scaler.mean[m], expected.mean[m])
         assert_array_equal(scaler.deviation[m], expected.deviation[m])
@@ -192,7 +192,7 @@ def its_group(groups, hits, train):
     return np.array([[group[i] == g for i in row] for row, g in zip(hits, groups)]).any(1)
 
 
-@pytest.mark.parametrize("name, query", [("ramer", "stage1"), ("ramer", "live"), ("random", "stage1")])
+@pytest.mark.parametrize("name, query", [("ramer", "stage1"), ("ramer", "live"), ("ramer-raw", "stage1"), ("random", "stage1")])
 @pytest.mark.parametrize("policy", OPTIONS["policy"])
 def test_no_train_clip_finds_itself_or_its_group(policy, name, query, parts, stage1):
     found = training_hits(*parts, stage1, name, policy=policy, query=query)

@@ -64,7 +64,7 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
     assert not re.search(r"://|file:|^\s*-|\s@\s|(^|\s)[./~]", re.sub(r"--hash=\S+", "", (ROOT/name).read_text()), re.M)
 
 
-@pytest.mark.parametrize("extra", ["", "notebooks", "dev"])
+@pytest.mark.parametrize("extra", ["", "compare", "notebooks", "dev"])
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
     wanted = ({"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"])[extra]
     locked = {name: first.split("==")[1] for name, (first, _) in pins("requirements.lock").items()}
@@ -77,19 +77,22 @@ def test_development_tools_are_no_runtime_dependencies():
     assert not DEVELOPMENT & set(requirements(ABOUT["dependencies"]))
 
 
-def imported_packages():
-    "The first name of every import in the library, at any depth."
-    nodes = [node for path in (ROOT/"ramer").glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+def imported_packages(nested):
+    "The first name of every import in the library: at the top of its modules, or, if nested, at any depth."
+    trees = [ast.parse(path.read_text()) for path in (ROOT/"ramer").glob("*.py")]
+    nodes = [node for tree in trees for node in (ast.walk(tree) if nested else tree.body)]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
     return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"ramer"}
 
 
 def test_everything_that_the_library_imports_is_a_dependency():
+    "What is imported within a function may belong to an extra."
     package = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
-    needed = {package.get(name, name) for name in imported_packages()}
     declared = set(requirements(ABOUT["dependencies"]))
-    assert len(needed) > 5 and needed <= declared, f"undeclared: {sorted(needed - declared)}"
+    for nested, known in ((False, declared), (True, declared | set(requirements(ABOUT["optional-dependencies"]["compare"])))):
+        needed = {package.get(name, name) for name in imported_packages(nested)}
+        assert len(needed) > 5 and needed <= known, f"undeclared: {sorted(needed - known)}"
 
 
 @pytest.mark.slow

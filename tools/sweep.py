@@ -79,14 +79,26 @@ def only(parts, **wanted):
     return [part for part in some if part.methods and part.seeds]
 
 
-def jobs(parts, runs, changes):
-    "(train jobs, condition jobs) of a grid's parts."
+def tune_jobs(parts, runs, changes):
+    "A tune job for each data set of some parts, and each fold where a real set's folds tune for themselves; a data set's methods together, so that they share stage 1."
+    from ramer.protocol import load_dataset
+    out = []
+    for dataset in dict.fromkeys(part.dataset for part in parts):
+        some = [part for part in parts if part.dataset == dataset]
+        methods = list(dict.fromkeys(m for part in some for m in part.methods))
+        folds = [0] if load_dataset(dataset).independent_folds else sorted({fold for part in some for fold in part.folds})
+        out += [Job("tune", runs/"notebooks"/dataset/f"tune-fold{fold}.ipynb", {"dataset": dataset, "methods": methods, "folds": [fold], "changes": changes, "runs": str(runs)}) for fold in folds]
+    return out
+
+
+def jobs(parts, runs, changes, tuning):
+    "(train jobs, condition jobs) of a grid's parts, with what the trials in the folder `tuning` chose."
     from ramer.conditions import all_conditions
     from ramer.protocol import load_dataset
     train, judge = [], []
     for number, part in enumerate(parts):
         chosen, folds, out = load_dataset(part.dataset), list(part.folds), runs/"notebooks"/part.dataset
-        common = {"dataset": part.dataset, "methods": list(part.methods), "changes": changes, "runs": str(runs)}
+        common = {"dataset": part.dataset, "methods": list(part.methods), "changes": changes, "tuning": str(tuning), "runs": str(runs)}
         for seed in part.seeds:
             for i in range(0, len(folds), part.folds_each):
                 some = folds[i:i + part.folds_each]
@@ -175,13 +187,20 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=ROOT/"runs", help="where run folders, executed notebooks and results go")
     parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults")
+    parser.add_argument("--tune", action="store_true", help="first let every method try its three values of one field on dev; otherwise the committed choices hold")
     parser.add_argument("--publish", action="store_true", help="replace what results/ and the README hold")
-    for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, other lines stay")
+    for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, the lines of other data sets and methods stay")
     options = parser.parse_args(arguments)
     os.environ.update(ONE_THREAD)
     runs = options.runs.resolve()
     wanted = {what: getattr(options, what) for what in ("datasets", "methods", "seeds")}
-    train, judge = jobs(only(grid_parts(options.grid), **wanted), runs, options.changes)
+    parts, tuning = only(grid_parts(options.grid), **wanted), ROOT/"results"/"tuning"
+    if options.tune:
+        if run_jobs(tune_jobs(parts, runs, options.changes), options.workers, "tune"): sys.exit(f"tuning failed; the traces are in {runs/'notebooks'}")
+        from ramer.experiment import collect_tuning
+        tuning = ROOT/"results"/"tuning" if options.publish else runs/"results"/"tuning"
+        print(*collect_tuning(runs, tuning), sep="\n")
+    train, judge = jobs(parts, runs, options.changes, tuning)
     failed = run_jobs(train, options.workers, "train") or run_jobs(judge, options.workers, "conditions")
     if failed: sys.exit(f"{failed} notebooks failed; their errors are above, their traces in {runs/'notebooks'}")
     out = ROOT/"results" if options.publish else runs/"results"
