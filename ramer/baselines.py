@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'ADAM', 'AUTOENCODING', 'TEACHING', 'IMAGINING', 'vectors', 'fully_connected', 'VectorEncoders',
-           'train_vectors', 'Imagination', 'missing_error', 'squeeze', 'AENetwork', 'AE', 'Cascade', 'CRANetwork',
-           'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy', 'over_pairs', 'invariant', 'InvariantTeacher',
-           'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN', 'IFMMINLight', 'contrast',
-           'ConsistentTeacher', 'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
+           'VectorNetwork', 'train_vectors', 'Imagination', 'missing_error', 'squeeze', 'AENetwork', 'AE', 'Cascade',
+           'CRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy', 'over_pairs', 'invariant',
+           'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN', 'IFMMINLight',
+           'contrast', 'ConsistentTeacher', 'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
 
 # %% ../nbs/11_baselines.ipynb #42fb74b1
 import copy
@@ -57,14 +57,24 @@ class VectorEncoders(nn.Module):
         "f: (B, M * 128), from {modality: (B, D)} and (B, M) bool; what is not here is zero."
         return torch.cat([encode(x[m] * here[:, i:i + 1]) for i, (m, encode) in enumerate(zip(self.modalities, self.each))], 1)
 
+
+class VectorNetwork(nn.Module):
+    "What `train_vectors` wants of a network: logits(x, here), which a subclass gives, and a loss. Default: cross-entropy."
+    def remember(self, x):
+        "Keep what is needed of all train vectors {modality: (N, D)}, before training. Default: nothing."
+
+    def loss(self, x, here, labels):
+        "What training minimises for a batch; a scalar."
+        return F.cross_entropy(self.logits(x, here), labels)
+
 # %% ../nbs/11_baselines.ipynb #33129ba3
 def train_vectors(network, clips, dev, config, codes):
     """Train a network on scaled, labelled clips under conditions drawn from `codes`, and leave the epoch with the best dev UA, pooled over them.
 
-    network: nn.Module with logits(x, here) and loss(x, here, labels); one with remember(x) is given all train vectors first. codes: condition codes, each with the same chance. Returns History.
+    network: a VectorNetwork. codes: condition codes, each with the same chance. Returns History.
     """
     x, y, dev_x, dev_y = vectors(clips), torch.from_numpy(clips.labels), vectors(dev), torch.from_numpy(dev.labels)
-    if hasattr(network, "remember"): network.remember(x)
+    network.remember(x)
     generator, masks = np.random.default_rng(config.seed), lambda chosen: torch.from_numpy(code_masks(chosen, len(x)))
 
     def loss(rows): return network.loss({m: v[rows] for m, v in x.items()}, masks(generator.choice(codes, len(rows))), y[rows])
@@ -145,7 +155,7 @@ def squeeze(width, sizes=(256, 128)):
     return nn.Sequential(*layers[:-1], nn.ReLU())
 
 
-class AENetwork(nn.Module):
+class AENetwork(VectorNetwork):
     """Encoders, an autoencoder in the middle, decoders to the raw vectors, and a classifier on what was rebuilt.
 
     Source: zeroQiaoba/GCNet: baseline-mmin/models/mmin_AE_model.py (43-152).
@@ -234,7 +244,7 @@ class CRA(Imagination):
     student, published = CRANetwork, AUTOENCODING
 
 # %% ../nbs/11_baselines.ipynb #a1984f98
-class Teacher(nn.Module):
+class Teacher(VectorNetwork):
     """Encoders and a classifier on f, for complete clips.
 
     Source: AIM3-RUC/MMIN: models/utt_fusion_model.py.
@@ -248,24 +258,20 @@ class Teacher(nn.Module):
         "(B, C)."
         return self.classifier(self.encoders(x, here))
 
-    def loss(self, x, here, labels):
-        "Cross-entropy; a scalar."
-        return F.cross_entropy(self.logits(x, here), labels)
 
-
-class MMINNetwork(nn.Module):
+class MMINNetwork(VectorNetwork):
     """Imagination forwards and backwards, and a classifier on the latents.
 
     Source: AIM3-RUC/MMIN: models/mmin_model.py; zeroQiaoba/GCNet: baseline-mmin/models/mmin_model.py.
     """
-    weights = 4., 2.                                   # of imagination and of the way back
+    weights, ways = (4., 2.), 2                        # of imagination and of the way back; how many ways there are
 
     def __init__(self, shape, dropout, teacher=None):
         super().__init__()
         width = WIDTH * len(shape["dims"])
         self.teacher = [teacher]                       # in a list: it is neither trained nor saved with the student
         self.encoders = copy.deepcopy(teacher.encoders).requires_grad_() if teacher else VectorEncoders(shape["dims"], dropout)
-        self.imagine, self.back = (Cascade(width, (256, 128, 64), blocks=5) for _ in range(2))
+        for way in ("imagine", "back")[:self.ways]: setattr(self, way, Cascade(width, (256, 128, 64), blocks=5))
         self.classifier = fully_connected(5 * 64, WIDTH, WIDTH, len(shape["classes"]), dropout=dropout)
 
     def logits(self, x, here):
@@ -344,7 +350,7 @@ class InvariantTeacher(Teacher):
         return self.both(x, here)[1]
 
 
-class SteadyNetwork(nn.Module):
+class SteadyNetwork(VectorNetwork):
     """Imagination whose every block sees a steady feature; the part that IF-MMIN and CIF-MMIN share.
 
     A subclass gives `steady(x, here, f)`, its copy of what the teacher has, and `read(f, r, z)`, what the classifier reads.
@@ -472,20 +478,12 @@ class CIFMMIN(Imagination):
     published = {"teacher": TEACHING | {"batch": 64, "epochs": 40, "decay": 10, "patience": 40}, "student": IMAGINING | {"batch": 64}}
 
 # %% ../nbs/11_baselines.ipynb #7d3a1c03
-class LineageAENetwork(nn.Module):
+class LineageAENetwork(MMINNetwork):
     """The other reading of AE: encoders that a CIF-MMIN teacher has trained, a cascade that imagines what the same encoders say of the missing, a classifier on the latents.
 
     Source: ZhuoYulang/CIF-MMIN: models/AE_model.py.
     """
-    def __init__(self, shape, dropout, teacher=None):
-        super().__init__()
-        self.encoders = copy.deepcopy(teacher.encoders).requires_grad_() if teacher else VectorEncoders(shape["dims"], dropout)
-        self.imagine = Cascade(WIDTH * len(shape["dims"]), (256, 128, 64), blocks=5)
-        self.classifier = fully_connected(5 * 64, WIDTH, WIDTH, len(shape["classes"]), dropout=dropout)
-
-    def logits(self, x, here):
-        "(B, C)."
-        return self.classifier(self.imagine(self.encoders(x, here))[1])
+    ways = 1                                           # MMIN without the way back, and with itself for a target
 
     def loss(self, x, here, labels):
         "Cross-entropy, and the squared error to the student's own encoding of what is missing; a scalar."

@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['SUPPORTED', 'NOT_SUPPORTED', 'UNDECIDED', 'CANNOT', 'WORDS', 'CLAIMS', 'RULE', 'CannotTest', 'Claim', 'verdict_of',
-           'need', 'need_unlabelled', 'found', 'wa_of', 'minus', 'gain', 'between', 'largest_gain',
+           'need', 'need_unlabelled', 'found', 'wa_of', 'estimated', 'minus', 'gain', 'between', 'largest_gain',
            'median_of_conditions', 'kappa', 'agreement', 'agreements', 'ledger', 'measured', 'ledger_text', 'overview',
            'write_claims']
 
 # %% ../nbs/18_claims.ipynb #7de656b6
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pandas as pd
 
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, grouped_confusions, score
-from .report import FIVE, MISSING, bootstrap, markdown, paired_scores, read_results, scores, short, units_of
+from .report import FIVE, MISSING, bootstrap, markdown, read_results, scores, short, units_of
 from .statistics import Estimate
 from .training import write_text
 
@@ -86,9 +87,14 @@ def wa_of(results, method, folds, seeds):
     return out
 
 
+def estimated(results, scored, folds, seeds):
+    "(Estimate, runs) of a (score, bootstrap scores)."
+    return Estimate.of(*scored, units_of(results, folds)), len(folds) * len(seeds)
+
+
 def minus(results, first, second, folds, seeds):
     "(Estimate in points, runs) of one (score, bootstrap scores) minus another."
-    return Estimate.of(100 * (first[0] - second[0]), 100 * (first[1] - second[1]), units_of(results, folds)), len(folds) * len(seeds)
+    return estimated(results, [100 * (a - b) for a, b in zip(first, second)], folds, seeds)
 
 
 def gain(ours, theirs, condition=MISSING, need=lambda results: None):
@@ -125,8 +131,7 @@ def median_of_conditions(method):
     def measure(results):
         folds, seeds = found(results, method)
         scored = [v for c, v in wa_of(results, method, folds, seeds).items() if c != MISSING]
-        point, replicates = (100 * np.median([s[i] for s in scored], axis=0) for i in (0, 1))
-        return Estimate.of(point, replicates, units_of(results, folds)), len(folds) * len(seeds)
+        return estimated(results, [100 * np.median(part, axis=0) for part in zip(*scored)], folds, seeds)
     return measure
 
 
@@ -141,19 +146,17 @@ def agreement(method):
     "A measure: how far a method's answers from one modality agree with those from another, Cohen's kappa, mean over pairs of modalities."
     def measure(results):
         (folds, seeds), alone = found(results, method), [c for c in results.facts["conditions"] if c in WORDS]
-        pairs = [agreements(results, method, a, b, folds, seeds) for i, a in enumerate(alone) for b in alone[i + 1:]]
-        point, replicates = (np.mean([pair[i] for pair in pairs], axis=0) for i in (0, 1))
-        return Estimate.of(point, replicates, units_of(results, folds)), len(folds) * len(seeds)
+        pairs = [agreements(results, method, a, b, folds, seeds) for a, b in combinations(alone, 2)]
+        return estimated(results, [np.mean(part, axis=0) for part in zip(*pairs)], folds, seeds)
     return measure
 
 
 def agreements(results, method, first, second, folds, seeds):
     "(kappa, bootstrap scores) of a method's answers under two conditions."
-    said = {c: {(r["seed"], r["fold"]): r["predicted"] for r in results.lines[method] if r["condition"] == c} for c in (first, second)}
+    other = results.found(method, second, folds, seeds)
     def by_group(line):
-        key = line["seed"], line["fold"]
-        if key not in said[second]: raise ValueError(f"{results.dataset}, {method}, {second}: no line for (seed, fold) {key}")
-        return grouped_confusions(labels=decode(line["predicted"]), predicted=decode(said[second][key]), classes=len(results.facts["classes"]), groups=results.groups[line["fold"]][0])
+        says = [decode(r["predicted"]) for r in (line, other[line["seed"], line["fold"]])]
+        return grouped_confusions(labels=says[0], predicted=says[1], classes=len(results.facts["classes"]), groups=results.groups[line["fold"]][0])
     crossed = results.stacked(method, first, folds, seeds, by_group)
     return score(crossed, kappa), bootstrap_scores(crossed, kappa, bootstrap(results, folds, len(seeds)))
 

@@ -19,7 +19,7 @@ from .conditions import choose
 from .fills import ClassPrior, FillMethod, MeanFill, Method, ZeroFill, read_facts
 from .modern import Distilled, M3Care, MoMKE, ShaSpec, TokenTransformer
 from .ramer import RELEASED_FIELDS, RELEASED_SWITCHES, Ramer
-from .store import RetrievalStore, load_store, save_store
+from .store import RetrievalStore
 from .training import Config
 from .worlds import WORLDS, posterior
 
@@ -51,6 +51,8 @@ class StoreMean(Ramer):
 # %% ../nbs/14_controls.ipynb #3f0c0002
 class RawRamer(Ramer):
     "RAMER that searches with raw features, a sequence averaged over its frames; the slot is still filled with the neighbours' h."
+    stores = ("store", "raw")
+
     def remember(self, train):
         "Stage 2, with a second store of raw features, row for row."
         self.raw = RetrievalStore(self.config.unit_length)
@@ -71,16 +73,6 @@ class RawRamer(Ramer):
     def searched(self):
         "The store of raw features."
         return self.raw
-
-    def write(self, folder):
-        "What RAMER writes, and the raw store."
-        super().write(folder)
-        save_store(self.raw, folder/"raw")
-
-    def restore(self, tensors, facts, folder):
-        "Undo `write`."
-        super().restore(tensors, facts, folder)
-        self.raw = load_store(folder/"raw")
 
 # %% ../nbs/14_controls.ipynb #8af27bcd
 class Bayes(Method):

@@ -138,10 +138,10 @@ def tune_runs(dataset, methods, folds, root, **changes):
     chosen, trials = load_dataset(dataset), []
     for fold in dict.fromkeys(tuning_fold(chosen, fold) for fold in folds):
         learnable, stage1s = chosen.parts(fold)[0], {}
-        train, dev = cut_dev(learnable, TUNING_SEED)
-        for trial, method in [(trial, method) for method in dict.fromkeys(map(tuned_like, methods)) for trial in trials_of(method)]:
+        (train, dev), data_hash = cut_dev(learnable, TUNING_SEED), learnable.hash()
+        for trial, method in [(trial, tried) for tried in dict.fromkeys(map(tuned_like, methods)) for trial in trials_of(tried)]:
             config = configure(dataset, method, fold, TUNING_SEED, **changes | trial)
-            trials.append(tune_run(config, trial, train, dev, learnable.hash(), root, stage1s))
+            trials.append(tune_run(config, trial, train, dev, data_hash, root, stage1s))
     return trials
 
 
@@ -173,8 +173,7 @@ def collect_tuning(root, folder):
 
 def read_tuning(folder, dataset):
     "{(method, fold): changes that its trials chose}, for every fold that can be tested; empty where the data set was not tuned."
-    path = Path(folder or ".")/f"{dataset}.csv"
-    if folder is None or not path.exists(): return {}
+    if folder is None or not (path := Path(folder)/f"{dataset}.csv").exists(): return {}
     rows, known = pd.read_csv(path).query("chosen"), load_dataset(dataset)
     picked = {(r.method, r.fold): json.loads(r.trial) for r in rows.itertuples()}
     return {(method, fold): picked[method, at] for method in set(rows.method) for fold in range(known.folds) if (method, at := tuning_fold(known, fold)) in picked}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'grouped_confusions', 'confusion_matrix', 'divide', 'class_recall', 'class_f1', 'wa', 'ua', 'f1', 'waf',
-           'reliability', 'calibration', 'bootstrap_weights', 'score', 'bootstrap_scores', 'interval']
+           'reliability', 'binned', 'calibration', 'bootstrap_weights', 'score', 'bootstrap_scores', 'interval']
 
 # %% ../nbs/04_metrics.ipynb #44da218d
 import numpy as np
@@ -73,7 +73,11 @@ METRICS = {"WA": wa, "UA": ua, "F1": f1, "WAF": waf}
 # %% ../nbs/04_metrics.ipynb #3af77033
 def reliability(probabilities, labels, bins=15):
     "(bins, 3): clips, mean confidence and accuracy in each of equally wide bins of confidence; zeros in empty bins."
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    return binned(probabilities.max(1), probabilities.argmax(1) == labels, bins)
+
+
+def binned(confidence, right, bins):
+    "`reliability` of clips whose confidence (N,) float, 0 to 1, and correctness (N,) bool are known."
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     count, total, correct = (np.bincount(which, w, bins) for w in (None, confidence, right))
     filled = np.maximum(count, 1)

@@ -23,8 +23,10 @@ class Ramer(FillMethod):
     """RAMER: missing slots are filled with the fused features of retrieved train clips.
 
     After `fit`, `store` is the RetrievalStore; clips may be enrolled, corrected or removed, and answers follow.
-    Source: arXiv 2410.02804; WooyoohL/Retrieval_Augment_MER.
+    stores: the names under which it keeps and saves its stores. Source: arXiv 2410.02804; WooyoohL/Retrieval_Augment_MER.
     """
+    stores = ("store",)
+
     def remember(self, train):
         "Stage 2: put the chosen train clips' h into a store."
         self.store = RetrievalStore(self.config.unit_length)
@@ -95,14 +97,14 @@ class Ramer(FillMethod):
         return self.neighbours(self.queries(asking, self.stage1.scaler(clips.hide(mask))), mask_codes(mask)[0])
 
     def write(self, folder):
-        "Write weights, facts and the store into an existing folder."
+        "Write weights, facts and the stores into an existing folder."
         super().write(folder)
-        save_store(self.store, folder/"store")
+        for name in self.stores: save_store(getattr(self, name), folder/name)
 
     def restore(self, tensors, facts, folder):
         "Undo `write`."
         super().restore(tensors, facts, folder)
-        self.store = load_store(folder/"store")
+        for name in self.stores: setattr(self, name, load_store(folder/name))
 
 
 def by_code(codes, like, fill):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COLORS', 'FIVE', 'ORDER', 'CONTEST',
-           'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'COVERAGES', 'Results', 'read_lines', 'read_results',
-           'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
+           'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'Results', 'read_lines', 'read_results', 'draws',
+           'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
            'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
            'with_interval', 'experiments', 'with_set', 'wide', 'markdown', 'verdict', 'verdicts', 'gains', 'marks',
@@ -26,7 +26,7 @@ import pandas as pd
 from .conditions import choose
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, bootstrap_weights, grouped_confusions, interval, score
-from .statistics import Estimate, holm, mcnemar_p, reliability_curve, risk_coverage, win_share
+from .statistics import COVERAGES, Estimate, holm, mcnemar_p, reliability_curve, risk_coverage, win_share
 from .training import write_text
 
 # %% ../nbs/17_report.ipynb #1d082598
@@ -72,14 +72,16 @@ class Results:
         "(G,) int: the fold of each group, folds in order."
         return np.concatenate([np.full(len(self.groups[fold][1]), fold) for fold in folds])
 
-    def stacked(self, method, condition, folds, seeds, part):
-        """part(line) of every line, stacked to (S, ...), folds joined along the first axis of a part.
-
-        Raises ValueError if the line of a fold or seed is missing.
-        """
+    def found(self, method, condition, folds, seeds):
+        "{(seed, fold): line} of one method and condition. Raises ValueError if the line of a fold or seed is missing."
         found = {(line["seed"], line["fold"]): line for line in self.lines[method] if line["condition"] == condition}
         absent = [(seed, fold) for seed in seeds for fold in folds if (seed, fold) not in found]
         if absent or not seeds: raise ValueError(f"{self.dataset}, {method}, {condition}: no line for (seed, fold) {absent}; finish the sweep")
+        return found
+
+    def stacked(self, method, condition, folds, seeds, part):
+        "part(line) of every line, stacked to (S, ...), folds joined along the first axis of a part. Raises ValueError as `found` does."
+        found = self.found(method, condition, folds, seeds)
         return np.stack([np.concatenate([part(found[seed, fold]) for fold in folds]) for seed in seeds])
 
     def confusions(self, method, condition, folds, seeds=None):
@@ -87,7 +89,7 @@ class Results:
 
         seeds: default all of the method's. Raises ValueError if the line of a fold or seed is missing, or contradicts itself.
         """
-        key = method, condition, tuple(folds), tuple(seeds or self.seeds(method))
+        key = method, condition, tuple(folds), seeds or self.seeds(method)
         if key not in self.cache: self.cache[key] = self.stacked(*key, self.grouped)
         return self.cache[key]
 
@@ -150,7 +152,8 @@ def scores(results, method, folds, metric, seeds=None):
 
     seeds: default all of the method's. `missing` is left out unless every incomplete condition of the data set was run.
     """
-    key, out = ("scores", method, tuple(folds), metric, seeds), {}
+    seeds, out = seeds or results.seeds(method), {}
+    key = "scores", method, tuple(folds), metric, seeds
     if key in results.cache: return results.cache[key]
     for condition in results.conditions(method):
         confusions = results.confusions(method, condition, folds, seeds)
@@ -444,7 +447,7 @@ def readme_block(table, differences, ledger, figure="results/figures/differences
 
     ledger: the paper's claims by data set, a DataFrame (18_claims).
     """
-    notes, views = {d: n for d, n in zip(table.dataset, table.note)}, experiments(table)
+    notes, views = dict(zip(table.dataset, table.note)), experiments(table)
     sections = [f"![Gain over zero-fill]({figure})", " ".join(filter(None, verdicts(differences))) + " (Means over the incomplete conditions, paired by clip, 95 % intervals.)",
                 "**The paper's claims**, judged by a fixed rule; measurements and reasons are in [results/claims.md](results/claims.md):", markdown(ledger),
                 "**Every method**, WA in %, mean over the incomplete conditions:", markdown(main_table(table, differences)),
@@ -463,7 +466,6 @@ def replace_block(text, block):
 
 # %% ../nbs/17_report.ipynb #0b7d9b26
 CURVES = {"zero": "#222222", "ramer": "#4477aa", "mmin": "#aa3377", "distilled": "#228833", "momke": "#ccbb44", "logistic": "#ee7733", "boosting": "#66ccee"}
-COVERAGES = np.arange(.1, 1.01, .1).round(1)
 
 
 def calibration_table(all_results):
@@ -489,7 +491,7 @@ def confidence_tables(all_results):
                 if (found := confidences(results, method, condition)) is None: continue
                 name = {"dataset": results.dataset, "method": method, "condition": condition}
                 reliability += [name | dict(zip(("clips", "confidence", "accuracy"), bin)) for bin in reliability_curve(*found) if bin[0]]
-                coverage += [name | {"answered": share, "accuracy": accuracy} for share, accuracy in zip(COVERAGES, risk_coverage(*found, COVERAGES))]
+                coverage += [name | {"answered": share, "accuracy": accuracy} for share, accuracy in zip(COVERAGES, risk_coverage(*found))]
     return {"reliability": pd.DataFrame(reliability), "risk-coverage": pd.DataFrame(coverage)}
 
 
@@ -503,7 +505,7 @@ def draw_confidence(results, methods=tuple(CURVES)):
         above, below = axes[:, conditions.index(condition)]
         curve = reliability_curve(*found)
         above.plot(*curve[curve[:, 0] >= 10, 1:].T, "-", color=CURVES[method], lw=1.3, label=method)                          # bins of at least ten clips
-        below.plot(COVERAGES, risk_coverage(*found, COVERAGES), "-", color=CURVES[method], lw=1.3)
+        below.plot(COVERAGES, risk_coverage(*found), "-", color=CURVES[method], lw=1.3)
     for i, condition in enumerate(conditions): axes[0, i].plot([0, 1], [0, 1], ":", color="#999999", lw=1); axes[0, i].set_title(condition, fontsize=9)
     axes[0, 0].set(ylabel="accuracy"); axes[1, 0].set(ylabel="accuracy"); axes[0, len(conditions) // 2].set_xlabel("confidence"); axes[1, len(conditions) // 2].set_xlabel("share answered, most confident first")
     axes[0, -1].legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
@@ -530,7 +532,7 @@ def paper_table(rows, differences, metric="WA", latex=False):
     versus = differences[(differences.dataset == points.dataset.iloc[0]) & (differences.reference == "zero") & (differences.metric == metric) & (differences.p_holm < .05)]
     sign = {(r.method, r.condition): "+" if r.difference > 0 else "-" for r in versus.itertuples()}
     form = (lambda mean, half, mark: f"${mean:.1f} \\pm {half:.1f}^{{{mark}}}$") if latex else (lambda mean, half, mark: f"{mean:.1f} ± {half:.1f} {mark}".strip())
-    points = points.assign(cell=[form(100 * r.mean, 50 * (r.high - r.low), sign.get((r.method, r.condition), "")) for r in points.rename(columns={"mean": "mean"}).itertuples()])
+    points = points.assign(cell=[form(100 * r.mean, 50 * (r.high - r.low), sign.get((r.method, r.condition), "")) for r in points.itertuples()])
     known = [m for m in ORDER if m in set(points.method)]
     order = known + sorted(set(points.method) - set(known))
     return points.pivot(index="method", columns="condition", values="cell").reindex(index=order, columns=conditions).rename_axis(columns=None)

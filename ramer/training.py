@@ -10,7 +10,7 @@ __all__ = ['OPTIONS', 'AT_LEAST_ZERO', 'NETWORK_FIELDS', 'ENCODER_FIELDS', 'chec
 # %% ../nbs/06_training.ipynb #5be1dd3f
 import hashlib, json, os, shutil, tempfile, time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
