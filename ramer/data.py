@@ -9,7 +9,7 @@ __all__ = ['RAVDESS_LICENCE', 'EGEMAPS', 'OPENFACE', 'MINILM', 'REAL', 'Provenan
            'load_mosi']
 
 # %% ../nbs/01_data.ipynb #63062021
-import hashlib, os
+import hashlib, json, os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -99,10 +99,9 @@ class Clips:
         return replace(self, features=features, lengths={m: np.where(here[m], n, 1) for m, n in self.lengths.items()})
 
     def hash(self):
-        "First 12 hex digits of the SHA-256 of ids, features, lengths, labels and groups."
-        digest = hashlib.sha256()
-        columns = [self.ids, self.labels, self.groups, *self.features.values(), *self.lengths.values()]
-        for column in columns: digest.update(str(column.dtype).encode() + np.ascontiguousarray(column).tobytes())
+        "First 12 hex digits of the SHA-256 of ids, features, lengths, labels and groups, modalities and classes by name."
+        digest = hashlib.sha256(json.dumps([self.ids.tolist(), self.groups.tolist(), self.modalities, self.classes, list(self.lengths)]).encode())
+        for column in (self.labels, *self.features.values(), *self.lengths.values()): digest.update(f"{column.dtype}{column.shape}".encode() + np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:12]
 
 # %% ../nbs/01_data.ipynb #648f32e8

@@ -139,6 +139,7 @@ RELEASED_SWITCHES = {
     "raw-lengths": {"unit_length": False},
     "heads-only": {"joint_weight": 0.},
     "classifier-dropout": {"head_dropout": .5},
+    "adam": {"optimiser": "adam", "weight_decay": 0.},
 }
 RELEASED_FIELDS = {field: value for switch in RELEASED_SWITCHES.values() for field, value in switch.items()}
 RELEASED = replace(Config(), method="ramer-released", **RELEASED_FIELDS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .experiment import DIGITS
+from .experiment import DIGITS, level_confidence
 from .metrics import binned
 
 # %% ../nbs/16_statistics.ipynb #5e5a2c4d
@@ -73,7 +73,7 @@ def holm(p_values):
     return out
 
 # %% ../nbs/16_statistics.ipynb #01ebce13
-LEVELS = len(DIGITS)                                   # steps of confidence that a line keeps
+LEVELS = len(DIGITS)                                   # of confidence that a line keeps
 COVERAGES = np.arange(.1, 1.01, .1).round(1)            # shares of the clips that are answered
 
 
@@ -82,7 +82,7 @@ def reliability_curve(levels, right, bins=12):
 
     levels: (N,) int, 0 to 35; right: (N,) bool.
     """
-    curve = binned((levels + .5) / LEVELS, right, bins)
+    curve = binned(level_confidence(levels), right, bins)
     return np.where((curve[:, :1] > 0) | [True, False, False], curve, np.nan)
 
 

@@ -14,6 +14,7 @@ NOTEBOOKS = ROOT/"nbs"/"experiments"
 CONTEST = ["prior", "zero", "mean", "store-mean", "random", "ramer"]
 OPPONENTS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer", "shaspec", "momke", "m3care",
              "logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
+STUDIED = ("ramer-raw", "ramer-top-1")
 VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in OPPONENTS[:5]))
 DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
 
@@ -51,7 +52,7 @@ def grid_parts(name):
 
 
 def publish_parts():
-    """Everything that is committed: five folds by two seeds, and the released code's switches one by one with one seed.
+    """Everything that is committed: five folds, with two seeds for RAMER, its studies and controls, with one for opponents, variants and the released code's switches.
 
     Its native widths cost hours on the widest inputs, so encoder sizes and the whole preset run on one real set only.
     """
@@ -64,8 +65,9 @@ def publish_parts():
             Part("prototypes", cheap, range(3), folds_each=1), Part("gaussian", both, **contest), Part("ravdess-goemotions", (*switches, "ramer-released"), range(5), folds_each=2),
             Part("ravdess-goemotions", tuple(CONTEST), **contest), Part("ravdess", tuple(CONTEST), **contest),
             Part("mer2024-shaped", (*DATABASES, "bayes"), **contest), Part("mosi", tuple(CONTEST), **contest),
-            *(Part(name, OPPONENTS, **contest, folds_each=1) for name in sets),
-            *(Part(name, VARIANTS, **contest, folds_each=2) for name in ("ravdess-goemotions", "mosi"))]
+            *(Part(name, STUDIED, **contest) for name in sets),
+            *(Part(name, OPPONENTS, range(5), folds_each=1) for name in sets),
+            *(Part(name, VARIANTS, range(5), folds_each=2) for name in ("ravdess-goemotions", "mosi"))]
 
 
 def only(parts, **wanted):
@@ -81,10 +83,11 @@ def only(parts, **wanted):
 
 def tune_jobs(parts, runs, changes):
     "A tune job for each data set of some parts, and each fold where a real set's folds tune for themselves; a data set's methods together, so that they share stage 1."
+    from ramer.experiment import TUNED_AS
     from ramer.protocol import load_dataset
-    out = []
-    for dataset in dict.fromkeys(part.dataset for part in parts):
-        some = [part for part in parts if part.dataset == dataset]
+    where, out = [TUNED_AS.get(part.dataset, part.dataset) for part in parts], []
+    for dataset in dict.fromkeys(where):
+        some = [part for part, at in zip(parts, where) if at == dataset]
         methods = list(dict.fromkeys(m for part in some for m in part.methods))
         folds = [0] if load_dataset(dataset).independent_folds else sorted({fold for part in some for fold in part.folds})
         out += [Job("tune", runs/"notebooks"/dataset/f"tune-fold{fold}.ipynb", {"dataset": dataset, "methods": methods, "folds": [fold], "changes": changes, "runs": str(runs)}) for fold in folds]
