@@ -19,7 +19,7 @@ import pandas as pd
 
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, grouped_confusions, score
-from .report import FIVE, MISSING, bootstrap, markdown, read_results, scores, short, units_of
+from .report import FIVE, MISSING, bootstrap, markdown, scores, short, units_of
 from .statistics import Estimate
 from .training import write_text
 
@@ -209,9 +209,9 @@ def overview(rows):
     return cells.pivot(index="claim", columns="dataset", values="cell").reindex(index=list(dict.fromkeys(rows.claim)), columns=sorted(set(rows.dataset))).rename_axis(columns=None)
 
 
-def write_claims(folder):
-    "Write claims.csv and claims.md into a results folder, from its runs/ alone. Returns the ledger. Raises FileNotFoundError if there are no lines."
-    rows = ledger(read_results(folder))
+def write_claims(results, folder):
+    "Write claims.csv and claims.md into a folder, from what `read_results` gave alone. Returns the ledger."
+    rows = ledger(results)
     write_text(Path(folder)/"claims.csv", rows.to_csv(index=False, float_format="%.4f"))
     write_text(Path(folder)/"claims.md", ledger_text(rows))
     return rows

@@ -8,10 +8,10 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
            'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
-           'with_interval', 'experiments', 'with_set', 'wide', 'markdown', 'verdict', 'verdicts', 'gains', 'marks',
-           'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences', 'confidence_tables',
-           'draw_confidence', 'switches_table', 'paper_table', 'latex_table', 'compare', 'compare_cell',
-           'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
+           'with_interval', 'experiments', 'with_set', 'wide', 'variant_of', 'variants_table', 'variants_view',
+           'markdown', 'verdict', 'verdicts', 'gains', 'marks', 'main_table', 'readme_block', 'replace_block',
+           'calibration_table', 'confidences', 'confidence_tables', 'draw_confidence', 'paper_table', 'latex_table',
+           'compare', 'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
 
 # %% ../nbs/17_report.ipynb #5935640c
 import json, re
@@ -385,6 +385,34 @@ def wide(rows, index, columns, order):
     cells, names = rows.set_index([*index, columns]).cell.unstack(), rows[index].drop_duplicates()
     return cells.reindex(index=pd.MultiIndex.from_frame(names) if len(index) > 1 else names[index[0]], columns=order).rename_axis(columns=None)
 
+# %% ../nbs/17_report.ipynb #9a1b0002
+def variant_of(method):
+    "The method of ORDER that this is a variant of, by its name; None for those of ORDER and for others."
+    if method in ORDER: return None
+    return next((name for name in ORDER if method.startswith((f"{name}-", f"{name}+"))), None)
+
+
+def variants_table(all_results, metric="WA"):
+    """Points that each variant is worth against its method, mean over the incomplete conditions, on the folds and seeds of both.
+
+    Columns: dataset, method, variant, difference, low, high, p, p_holm, runs; Holm's correction is over the variants of a data set. Empty where no variant was run.
+    """
+    columns, parts = ["difference", "low", "high", "p", "runs"], []
+    for results in all_results.values():
+        pairs = [(variant_of(name), name) for name in results.lines if variant_of(name) in results.lines]
+        found = [(pair, row) for pair in pairs for row in difference_rows(results, *pair[::-1], metric) if row["condition"] == MISSING]
+        rows = pd.DataFrame([{"dataset": results.dataset, "method": method, "variant": name, **{k: row[k] for k in columns}} for (method, name), row in found])
+        if found: parts.append(rows.assign(p_holm=holm(rows.p)))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "method", "variant", *columns, "p_holm"])
+
+
+def variants_view(variants):
+    "Variants by data sets, 'points [low, high]', with ▲ or ▼ where p_holm < .05: a DataFrame of text."
+    mark = lambda r: "" if r.p_holm >= .05 else " ▲" if r.difference > 0 else " ▼"
+    cells = variants.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{mark(r)}" for r in variants.itertuples()])
+    cells = cells.assign(rank=cells.method.map(ORDER.index)).sort_values(["rank", "variant"], kind="stable")
+    return wide(cells, ["method", "variant"], "dataset", sorted(set(cells.dataset)))
+
 # %% ../nbs/17_report.ipynb #6387140c
 LEGEND = ("▲ ▼: better or worse than *zero*, p < .05 after Holm's correction over the methods of a data set. *prior*: class frequencies. *zero*: RAMER's network, missing slots left empty. "
           "*mean*: filled with the average clip. *store-mean*, *random*: RAMER whose neighbours are everyone, or anyone. *ae* to *cif-mmin*: the five that the paper compares with. *distilled*: zero-fill with a teacher "
@@ -442,8 +470,8 @@ def main_table(table, differences):
     return cells.assign(weights=weights, seconds=[f"{s:.1f}" if s < 10 else f"{s:.0f}" for s in cost.seconds])
 
 
-def readme_block(table, differences, ledger, figure="results/figures/differences.png"):
-    """The README's results block: figure, verdicts, the mean over the incomplete conditions, gains by condition, and the first three experiments.
+def readme_block(table, differences, variants, ledger, figure="results/figures/differences.png"):
+    """The README's results block: figure, verdicts, the mean over the incomplete conditions, gains by condition, the first three experiments, and variants.
 
     ledger: the paper's claims by data set, a DataFrame (18_claims).
     """
@@ -454,7 +482,8 @@ def readme_block(table, differences, ledger, figure="results/figures/differences
                 LEGEND + " " + " ".join(f"{d} is {note}." for d, note in notes.items() if note != short(note)),
                 "**Points of WA that RAMER gains over zero-fill**, by what is available:", markdown(gains(differences, notes)),
                 "**Complete clips, and one modality missing at a time**, WA in %:", markdown(views["one modality missing"]),
-                "**Database size**, WA in %, by what is available:", markdown(views["database size"])]
+                "**Database size**, WA in %, by what is available:", markdown(views["database size"]),
+                "**Variants**, points of WA against their method, mean over the incomplete conditions (▲ ▼: p < .05 after Holm's correction over the variants of a data set):", markdown(variants_view(variants))]
     return "\n\n".join([BEGIN, *sections, END])
 
 
@@ -512,19 +541,6 @@ def draw_confidence(results, methods=tuple(CURVES)):
     fig.suptitle(f"{results.dataset} ({results.facts['note']})", fontsize=9); fig.tight_layout()
     return fig
 
-# %% ../nbs/17_report.ipynb #9a1b0002
-def switches_table(all_results, metric="WA"):
-    """Points that each behaviour of the released code is worth: its switch alone, minus RAMER as ours, mean over the incomplete conditions.
-
-    Columns: dataset, switch, difference, low, high, runs. Empty where no switch was run.
-    """
-    columns, rows = ["difference", "low", "high", "runs"], []
-    for results in all_results.values():
-        for method in [m for m in results.lines if m.startswith("ramer+") or m == "ramer-released"]:
-            found = {r["condition"]: r for r in difference_rows(results, method, "ramer", metric)}.get(MISSING)
-            if found: rows.append({"dataset": results.dataset, "switch": method.removeprefix("ramer+").replace("ramer-released", "all together"), **{k: found[k] for k in columns}})
-    return pd.DataFrame(rows, columns=["dataset", "switch", *columns])
-
 # %% ../nbs/17_report.ipynb #9a1b0006
 def paper_table(rows, differences, metric="WA", latex=False):
     "Methods by conditions of one data set in %, 'mean ± half the interval' and + or - where it differs from zero-fill, as a DataFrame of text."
@@ -580,21 +596,20 @@ def comparison_text(compared):
     return "\n".join(lines)
 
 # %% ../nbs/17_report.ipynb #f5e326e4
-def write_report(folder):
-    """Write tables and figures of a results folder into it, from its runs/ alone. Returns the table of conditions and that of differences.
+def write_report(results, folder):
+    """Write tables and figures into a folder, from what `read_results` gave alone. Returns {name: table}.
 
-    Raises FileNotFoundError if there are no lines, ImportError without statsmodels.
+    Raises ImportError without statsmodels.
     """
-    results, folder = read_results(folder), Path(folder)
-    table, differences = conditions_table(results), differences_table(results)
-    frames = {"conditions": table, "differences": differences, "calibration": calibration_table(results), "switches": switches_table(results), **confidence_tables(results)}
+    folder, table, differences = Path(folder), conditions_table(results), differences_table(results)
+    frames = {"conditions": table, "differences": differences, "variants": variants_table(results), "calibration": calibration_table(results), **confidence_tables(results)}
     for name, frame in frames.items(): write_text(folder/"tables"/f"{name}.csv", frame.to_csv(index=False, float_format="%.6f"))
     for name, frame in experiments(table).items(): write_text(folder/"tables"/f"{name.replace(' ', '-')}.md", markdown(frame) + "\n")
     for dataset, rows in table.groupby("dataset"):
         write_text(folder/"tables"/f"{dataset}.md", markdown(paper_table(rows, differences)) + "\n")
         write_text(folder/"tables"/f"{dataset}.tex", latex_table(rows, differences))
     write_figures(folder/"figures", results, table, differences)
-    return table, differences
+    return frames
 
 
 def write_figures(folder, results, table, differences):

@@ -133,4 +133,4 @@ def test_what_is_trained_comes_out_within_the_committed_interval_on_any_machine(
 
 def test_figures_and_tables_exist_for_every_set(table):
     for dataset in set(table.dataset): assert (RESULTS/"figures"/f"{dataset}.png").stat().st_size > 5000
-    assert len(read_table(RESULTS, "differences")) and len(read_table(RESULTS, "calibration")) and len(read_table(RESULTS, "switches"))
+    assert len(read_table(RESULTS, "differences")) and len(read_table(RESULTS, "calibration")) and len(read_table(RESULTS, "variants"))
