@@ -272,7 +272,7 @@ def test_sixty_four_clips_are_learned_by_heart(name, parts):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["if-mmin-1", "ae-lineage", "distilled", "zero", "ramer", "impute-logistic"])
 def test_where_all_modalities_say_the_same_one_is_nearly_enough(name):
-    "The five systems and the modern ones are asked in 11_baselines and 12_modern."
+    "The five systems and the modern ones are asked in 12_baselines and 13_modern."
     same = World("same", dims=dict.fromkeys("avl", 16), signal=dict.fromkeys("avl", 1.), correlation=1., noise=.1, nuisance=(0, 0.))
     parts = [sample(same, n, seed, f"part{seed}") for seed, n in ((1, 600), (2, 200), (3, 400))]
     train, dev, new = (clips.with_features(a=clips.features["l"], v=clips.features["l"]) for clips in parts)
