@@ -21,7 +21,7 @@ from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, grouped_confusions, score
 from .report import FIVE, MISSING, bootstrap, markdown, scores, short, units_of
 from .statistics import Estimate
-from .training import write_text
+from .folders import write_text
 
 # %% ../nbs/19_claims.ipynb #ec353dcb
 SUPPORTED, NOT_SUPPORTED, UNDECIDED, CANNOT = "supported", "not supported", "undecided", "cannot be tested here"

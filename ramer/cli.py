@@ -65,7 +65,7 @@ def data():
     "List the data sets: what each is, and whether it can be loaded here."
     from ramer.protocol import DATASETS, available_datasets, load_dataset
     here = available_datasets()
-    for name in DATASETS:
+    for name in dict.fromkeys((*DATASETS, *here)):
         if name in here:
             chosen = load_dataset(name)
             _, test = chosen.parts(0)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RAVDESS_LICENCE', 'EGEMAPS', 'OPENFACE', 'MINILM', 'REAL', 'Provenance', 'Clips', 'whole_numbers', 'check_clips',
-           'check_labels', 'check_feature', 'valid_frames', 'Scaler', 'Dataset', 'grouped_dataset', 'data_root',
-           'read_npz', 'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames',
-           'load_mosi']
+           'check_labels', 'check_feature', 'valid_frames', 'Scaler', 'Dataset', 'grouped_dataset', 'group_folds',
+           'data_root', 'read_npz', 'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames',
+           'load_ravdess_frames', 'load_mosi']
 
 # %% ../nbs/01_data.ipynb #63062021
 import hashlib, json, os
@@ -101,7 +101,8 @@ class Clips:
     def hash(self):
         "First 12 hex digits of the SHA-256 of ids, features, lengths, labels and groups, modalities and classes by name."
         digest = hashlib.sha256(json.dumps([self.ids.tolist(), self.groups.tolist(), self.modalities, self.classes, list(self.lengths)]).encode())
-        for column in (self.labels, *self.features.values(), *self.lengths.values()): digest.update(f"{column.dtype}{column.shape}".encode() + np.ascontiguousarray(column).tobytes())
+        for column in (self.labels, *self.features.values(), *self.lengths.values()): 
+            digest.update(f"{column.dtype}{column.shape}".encode()); digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()[:12]
 
 # %% ../nbs/01_data.ipynb #648f32e8
@@ -145,8 +146,10 @@ def check_feature(clips, modality):
     x, n = clips.features[modality], len(clips)
     if x.ndim not in (2, 3) or len(x) != n or 0 in x.shape[1:]:
         raise ValueError(f"features of {modality!r} have shape {x.shape}, expected ({n}, D) or ({n}, T, D), a row for each id")
-    if not np.isfinite(x).all():
-        row = np.flatnonzero(~np.isfinite(x).reshape(n, -1).all(1))[0]
+    for start in range(0, n, 4096):                                        # block by block: x may be larger than memory
+        wrong = ~np.isfinite(x[start:start + 4096].reshape(len(x[start:start + 4096]), -1)).all(1)
+        if not wrong.any(): continue
+        row = start + np.flatnonzero(wrong)[0]
         raise ValueError(f"features of {modality!r} hold NaN or infinity at clip '{clips.ids[row]}'; "
                          "drop the clip, or set the feature to zero and mark it missing in the mask")
     if x.ndim == 3:
@@ -207,7 +210,7 @@ class Dataset:
 
 
 def grouped_dataset(name, clips, fold, protocol, note="", test_features=None):
-    """A data set whose test clips in fold k are those with `fold == k`.
+    """A data set whose test clips in fold k are the labelled ones with `fold == k`; those of fold -1 are always there to learn from.
 
     fold: (N,) int. test_features: {modality: (N, D)} that replaces a test clip's feature, for sets that keep two.
     Raises ValueError if a group lies in two folds.
@@ -216,8 +219,17 @@ def grouped_dataset(name, clips, fold, protocol, note="", test_features=None):
     for group in np.unique(clips.groups):
         if len(np.unique(fold[clips.groups == group])) > 1:
             raise ValueError(f"group '{group}' lies in two folds of {name!r}; give all its clips the same fold")
-    evaluated = clips.with_features(**(test_features or {}))
-    return Dataset(name, int(fold.max()) + 1, lambda k: (clips[fold != k], evaluated[fold == k]), protocol, note)
+    evaluated, labelled = clips.with_features(**(test_features or {})), clips.labels >= 0
+    return Dataset(name, int(fold.max()) + 1, lambda k: (clips[fold != k], evaluated[(fold == k) & labelled]), protocol, note)
+
+
+def group_folds(clips, folds=5):
+    "(N,) int: a fold for each clip, groups whole, labelled clips about equally many in each. Raises ValueError for fewer groups than folds."
+    from sklearn.model_selection import GroupKFold
+    if (groups := len(np.unique(clips.groups))) < folds: raise ValueError(f"{groups} groups cannot be cut into {folds} folds; name more groups, or give a column fold or split")
+    fold = np.empty(len(clips), int)
+    for k, (_, test) in enumerate(GroupKFold(folds).split(clips.ids, groups=clips.groups)): fold[test] = k
+    return fold
 
 # %% ../nbs/01_data.ipynb #a5366b77
 def data_root():
@@ -284,7 +296,6 @@ def load_ravdess_frames():
 # %% ../nbs/01_data.ipynb #f9074952
 def load_mosi():
     "The 752 honest utterances of CMU-MOSI: voice, face and words of the same utterance, 2 polarities, folds by video."
-    from sklearn.model_selection import GroupKFold
     data = read_npz("cmu_mosi.npz")
     kept = {key: value[data["split"] == "test"] for key, value in data.items() if len(value) == len(data["y"])}
     licence = "none stated; for research"
@@ -293,9 +304,7 @@ def load_mosi():
                   "l": Provenance("all-MiniLM-L6-v2 sentence embedding", "other corpora, no emotion labels", False, licence)}
     clips = Clips(kept["name"], {"a": kept["A_audio73"], "v": kept["V_3dcnn100"], "l": kept["T_minilm384"]},
                   kept["y"], data["class_names"], kept["video"], provenance=provenance)
-    fold = np.empty(len(clips), int)
-    for k, (_, test) in enumerate(GroupKFold(5).split(clips.ids, groups=clips.groups)): fold[test] = k
-    return grouped_dataset("mosi", clips, fold, "video-5fold-pooled", "face features trained on other clips' labels")
+    return grouped_dataset("mosi", clips, group_folds(clips), "video-5fold-pooled", "face features trained on other clips' labels")
 
 
 REAL = {"ravdess": load_ravdess, "ravdess-goemotions": load_ravdess_goemotions, "ravdess-frames": load_ravdess_frames,

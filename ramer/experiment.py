@@ -25,12 +25,13 @@ import ramer
 from .conditions import all_conditions, choose, condition_mask, mask_hash
 from .classical import Boosting, ImputedBoosting, ImputedLogistic, LogisticSpecialists, RawNeighbours
 from .controls import METHODS, configure, load_method, make_method
+from .folders import new_folder, write_text
 from .metrics import calibration, confusion_matrix, ua
 from .protocol import Protocol, cut_dev, load_dataset
-from .training import Config, new_folder, pretrain, write_text
+from .training import Config, pretrain
 
 # %% ../nbs/16_experiment.ipynb #27845f2c
-DECIDING = ("conditions", "data", "worlds", "protocol", "metrics", "encoders", "training", "fills", "store", "fusion", "ramer", "baselines", "modern", "classical", "controls")
+DECIDING = ("conditions", "data", "folders", "worlds", "protocol", "metrics", "encoders", "training", "fills", "store", "fusion", "ramer", "baselines", "modern", "classical", "controls")
 
 
 def bare_code(source):

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from .conditions import check_mask, code_masks, mask_codes, random_masks
 from .data import Scaler
 from .encoders import as_tensors, hidden_features, take
-from .training import Config, Stage1, build_network, deterministic, dev_ua, fit, network_shape, new_folder, pretrain, write_text
+from .folders import new_folder, write_text
+from .training import Config, Stage1, build_network, deterministic, dev_ua, fit, network_shape, pretrain
 
 # %% ../nbs/08_fills.ipynb #28c1e9fa
 class Method:

@@ -15,6 +15,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from .conditions import all_conditions, choose, condition_mask
 from .data import REAL
+from .folders import folder_dataset, user_folders
 from .worlds import WORLDS, world_dataset
 
 # %% ../nbs/04_protocol.ipynb #55168018
@@ -22,20 +23,22 @@ DATASETS = (*WORLDS, *REAL)
 
 
 def load_dataset(name):
-    """The Dataset of this name.
+    """The Dataset of this name: a world, a real set, or a folder of features below the data root.
 
-    Raises ValueError with the nearest name for an unknown one, FileNotFoundError if a real set's files are absent.
+    Raises ValueError with the nearest name for an unknown one, or for a folder that cannot be read; FileNotFoundError if a real set's files are absent.
     """
-    choose("data set", name, DATASETS)
+    folders = {} if name in DATASETS else user_folders()
+    choose("data set", name, (*DATASETS, *folders))
+    if name in folders: return folder_dataset(folders[name])
     return world_dataset(WORLDS[name]) if name in WORLDS else REAL[name]()
 
 
 def available_datasets():
-    "The names of the data sets that can be loaded here: the worlds, and the real sets whose files are present."
+    "The names of the data sets that can be loaded here: the worlds, the real sets whose files are present, and folders below the data root."
     def loads(name):
         try: return bool(load_dataset(name))
         except FileNotFoundError: return False
-    return [name for name in DATASETS if name in WORLDS or loads(name)]
+    return [*(name for name in DATASETS if name in WORLDS or loads(name)), *(name for name in user_folders() if name not in DATASETS)]
 
 # %% ../nbs/04_protocol.ipynb #2e0a94ca
 def cut_dev(learnable, seed, share=.2):

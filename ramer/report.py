@@ -27,7 +27,7 @@ from .conditions import choose
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, bootstrap_weights, grouped_confusions, interval, score
 from .statistics import COVERAGES, Estimate, holm, mcnemar_p, reliability_curve, risk_coverage, win_share
-from .training import write_text
+from .folders import write_text
 
 # %% ../nbs/18_report.ipynb #1d082598
 @dataclass(frozen=True)

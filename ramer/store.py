@@ -17,7 +17,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from .data import whole_numbers
-from .training import new_folder, write_text
+from .folders import new_folder, write_text
 
 # %% ../nbs/09_store.ipynb #5e24bedf
 class Hits(NamedTuple):

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'AT_LEAST_ZERO', 'NETWORK_FIELDS', 'ENCODER_FIELDS', 'check_field', 'Config', 'deterministic', 'History',
            'fit', 'make_optimiser', 'train_epoch', 'network_shape', 'build_network', 'stage1_loss', 'stage1_score',
-           'dev_ua', 'Stage1', 'pretrain', 'new_folder', 'write_text']
+           'dev_ua', 'Stage1', 'pretrain']
 
 # %% ../nbs/07_training.ipynb #5be1dd3f
-import hashlib, json, os, shutil, tempfile, time
+import hashlib, json, time
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -243,33 +243,3 @@ def pretrain(train, dev, config):
         history = fit(network, lambda rows: stage1_loss(network, take(inputs, rows), labels[rows], config),
                       lambda: stage1_score(network, dev_inputs, dev_labels, config), len(train), config)
     return Stage1(network, config, scaler, history, train.hash())
-
-# %% ../nbs/07_training.ipynb #c243bc3a
-@contextmanager
-def new_folder(path, replace_existing=False, holding=""):
-    """Yield a temporary folder that becomes `path` when the block ends without an error.
-
-    holding: a file that an existing folder must hold to be replaced, so that nothing else is removed by mistake.
-    Raises FileExistsError if `path` exists and may not be replaced; nothing is touched then.
-    """
-    path = Path(path)
-    if path.exists() and not replace_existing: raise FileExistsError(f"{path} exists; choose another folder, or remove it first")
-    if path.exists() and not (path/holding).exists(): raise FileExistsError(f"{path} holds no {holding}, so it is not what would be replaced; choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield temporary
-        aside = temporary.with_name(temporary.name + "-old")
-        if path.exists(): os.replace(path, aside)                      # kept until its successor is in place
-        os.replace(temporary, path)
-        shutil.rmtree(aside, ignore_errors=True)
-    finally: shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_text(path, text):
-    "Write a file under a temporary name beside it and rename it into place."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
