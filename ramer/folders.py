@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'READERS', 'ZERO_ROWS', 'new_folder', 'write_text', 'Corpus', 'read_table_of_clips', 'label_numbers',
-           'feature_files', 'stack_by_id', 'read_npy', 'read_arrays', 'read_columns', 'read_features', 'odd_rows',
-           'measured_rows', 'read_folder', 'read_about', 'write_folder', 'file_name', 'inspect', 'rows_of',
+           'feature_files', 'stack_by_id', 'read_npy', 'check_unpacked', 'read_arrays', 'read_columns', 'read_features',
+           'odd_rows', 'measured_rows', 'read_folder', 'read_about', 'write_folder', 'file_name', 'inspect', 'rows_of',
            'found_problems', 'inspection_text', 'user_folders', 'folder_dataset']
 
 # %% ../nbs/02_folders.ipynb #23c248c9
-import json, os, shutil, tempfile
+import json, os, shutil, tempfile, zipfile, zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -116,10 +116,10 @@ def label_numbers(names, classes=()):
     return pd.Series(names).map({"": -1} | {name: i for i, name in enumerate(classes)}).to_numpy(np.int64), classes
 
 # %% ../nbs/02_folders.ipynb #f3e52b44
-def feature_files(folder):
-    "{modality: path} of the feature files in a folder, by name. Raises ValueError if there is none, or two for one modality."
-    found = {}
-    for path in sorted(Path(folder).iterdir()):
+def feature_files(folder, order=("a", "v", "l")):
+    "{modality: path} of the feature files in a folder: those of `order` first, then by name. Raises ValueError if there is none, or two for one modality."
+    found, rank = {}, {name: i for i, name in enumerate(order)}
+    for path in sorted(Path(folder).iterdir(), key=lambda path: (rank.get(path.stem, len(rank)), path.name)):
         if path.suffix not in READERS or path.stem == "clips": continue
         if path.stem in found: raise ValueError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one file for modality {path.stem!r}")
         found[path.stem] = path
@@ -162,8 +162,15 @@ def read_npy(path, table):
     return x, counted.to_numpy(np.int64).clip(min=1) if x.ndim == 3 else None, np.ones(n, bool)
 
 
+def check_unpacked(path, most=200, at_least=1 << 26):
+    "Raise ValueError if a zip file would unpack to more than `most` times its size, unless that is little: such files are made to fill a memory."
+    with zipfile.ZipFile(path) as archive: size = sum(entry.file_size for entry in archive.infolist())
+    if size > max(most * Path(path).stat().st_size, at_least): raise ValueError(f"{path} of {Path(path).stat().st_size:,} bytes would unpack to {size:,}; if it is honest, save it without compression")
+
+
 def read_arrays(path, table):
     "An array for each id, from .npz or .safetensors."
+    if path.suffix == ".npz": check_unpacked(path)
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file
         return stack_by_id(table.id.tolist(), load_file(path))
@@ -185,10 +192,9 @@ READERS = {".npy": read_npy, ".npz": read_arrays, ".safetensors": read_arrays, "
 
 def read_features(path, table):
     "(features, lengths or None, here) of one feature file. Raises ValueError that names the file, whatever is wrong with it."
-    import zipfile
     try: return READERS[path.suffix](path, table)
     except ImportError: raise
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error: raise ValueError(f"{path}: {error}") from error
+    except (ValueError, OSError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error) as error: raise ValueError(f"{path}: {error}") from error
     except Exception as error:                                       # safetensors and pyarrow have exceptions of their own
         if type(error).__module__.partition(".")[0] in ("safetensors", "safetensors_rust", "pyarrow"): raise ValueError(f"{path}: {error}") from error
         raise
@@ -229,7 +235,8 @@ def read_folder(folder, zero_rows="missing"):
     """
     choose("zero_rows", zero_rows, ZERO_ROWS)
     folder, table = Path(folder), read_table_of_clips(folder)
-    about, files = read_about(folder), feature_files(folder)
+    about = read_about(folder)
+    files = feature_files(folder, about.get("modalities", ("a", "v", "l")))
     lacking, features, lengths, here, problems = table.missing.str.split(), {}, {}, [], []
     for name in dict.fromkeys(name for names in lacking for name in names): choose(f"modality in column missing of {folder}", name, files)
     for modality, path in files.items():
@@ -263,7 +270,7 @@ def write_folder(corpus, folder):
     clips = corpus.clips
     lacks = [" ".join(m for m, there in zip(clips.modalities, row) if not there) for row in corpus.here]
     table = {"id": clips.ids, "label": np.array([*clips.classes, ""])[clips.labels], "group": clips.groups, "split": corpus.split, "fold": np.where(corpus.fold < 0, "", corpus.fold.astype(str)), "missing": lacks}
-    about = {"classes": clips.classes, "provenance": {m: asdict(p) for m, p in clips.provenance.items()}, "problems": corpus.problems}
+    about = {"modalities": clips.modalities, "classes": clips.classes, "provenance": {m: asdict(p) for m, p in clips.provenance.items()}, "problems": corpus.problems}
     with new_folder(folder) as temporary:
         for modality, x in clips.features.items(): np.save(temporary/f"{file_name(modality)}.npy", x)
         pd.DataFrame(table | {f"{m}_frames": n for m, n in clips.lengths.items()}).to_csv(temporary/"clips.csv", index=False)
@@ -285,7 +292,7 @@ def inspect(corpus):
     counts = {split: {"clips": len(some), "groups": len(np.unique(some.groups)), "unlabelled": int((some.labels < 0).sum()), **{c: int((some.labels == i).sum()) for i, c in enumerate(clips.classes)}}
               for split in dict.fromkeys(name) for some in [rows_of(clips, name == split)]}
     made = lambda m: clips.provenance.get(m, Provenance("unknown"))
-    kinds = {m: {"width": d, "frames": f"{clips.lengths[m].min()} to {clips.lengths[m].max()}" if m in clips.lengths else "", "missing": int((~corpus.here[:, i]).sum()),
+    kinds = {m: {"width": d, "frames": f"{clips.lengths[m][corpus.here[:, i]].min()} to {clips.lengths[m][corpus.here[:, i]].max()}" if m in clips.lengths else "", "missing": int((~corpus.here[:, i]).sum()),
                  "extractor": made(m).extractor, "saw labels": {True: "yes", False: "no", None: "unknown"}[made(m).saw_labels], "licence": made(m).licence} for i, (m, d) in enumerate(clips.dims.items())}
     return {"clips": pd.DataFrame(counts).T.rename_axis("split"), "modalities": pd.DataFrame(kinds).T.rename_axis("modality"), "problems": [*corpus.problems, *found_problems(corpus)]}
 
