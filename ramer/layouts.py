@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ARRAY', 'ADMITTED', 'IEMOCAP', 'KNOWN', 'SIGNS', 'MMSA', 'PARTS', 'LAYOUTS', 'rebuild_array', 'rebuild_dtype',
            'rebuild_number', 'rebuild_buffer', 'rebuild_bytes', 'Unpickler', 'unpickle', 'read_object_arrays',
-           'before_last', 'Known', 'sign_labels', 'label_names', 'read_mertools', 'checked_labels', 'assemble',
-           'read_groups', 'read_feature_folder', 'inside', 'read_clip', 'valid_lengths', 'read_mmsa', 'read_fold',
-           'read_mmin', 'read_gcnet', 'named', 'guess_layout', 'read_layout', 'write_hub_folder', 'as_list', 'hub_card']
+           'before_last', 'Known', 'sign_labels', 'label_names', 'read_mertools', 'checked_labels', 'emotion_name',
+           'sentiment', 'assemble', 'read_groups', 'read_feature_folder', 'inside', 'read_clip', 'valid_lengths',
+           'read_mmsa', 'read_fold', 'read_mmin', 'read_gcnet', 'named', 'guess_layout', 'read_layout',
+           'write_hub_folder', 'as_list', 'hub_card']
 
 # %% ../nbs/20_layouts.ipynb #b96c4da1
 import io, os, pickle, re, zipfile, zlib
@@ -61,7 +62,7 @@ def rebuild_bytes(text, encoding):
 ADMITTED = {("numpy", "ndarray"): ARRAY, ("numpy", "dtype"): rebuild_dtype, ("_codecs", "encode"): rebuild_bytes,
             **{(f"numpy.{core}.multiarray", name): made for core in ("core", "_core") for name, made in {"_reconstruct": rebuild_array, "scalar": rebuild_number}.items()},
             **{(f"numpy.{core}.numeric", "_frombuffer"): rebuild_buffer for core in ("core", "_core")},
-            **{(module, "set"): set for module in ("builtins", "__builtin__")}}
+            **{(module, name): made for module in ("builtins", "__builtin__") for name, made in {"set": set, "bytes": lambda: b""}.items()}}
 
 
 class Unpickler(pickle.Unpickler):
@@ -141,9 +142,8 @@ def label_names(table, classes):
     "The label of each row of a table with columns split, emo, val, as names, fillers and placeholders empty; and problems."
     distinct = lambda column: table[column].astype(str).nunique() if column in table else 0
     if distinct("emo") > 1:
-        given = table.emo.map(lambda emo: emo if isinstance(emo, str) else str(int(emo)))
-        names = given.map(dict(zip(map(str, range(len(classes))), classes))).fillna(given) if classes else given
-    elif distinct("val") > 1: names = pd.Series(sign_labels(table.val.astype(float).to_numpy()), table.index)
+        names = table.emo.fillna("").replace(dict(zip(map(str, range(len(classes))), classes)))
+    elif distinct("val") > 1: names = pd.Series(sign_labels(table.val.to_numpy(float)), table.index)
     else: names = pd.Series("", table.index)
     problems = []
     for split, some in names.groupby(table.split, sort=False):
@@ -176,7 +176,21 @@ def checked_labels(path, split, clips):
     if not isinstance(clips, dict): return []
     for name, said in clips.items():
         if not isinstance(said, dict) or not {"emo", "val"} & set(said): raise ValueError(f"{path}, {split}: clip {name!r} has {said!r}, expected {{'emo': …}} or {{'val': …}}")
-    return [(str(name), {k: said[k] for k in ("emo", "val") if k in said}) for name, said in clips.items()]
+    try: return [(str(name), {k: as_is(said[k]) for k, as_is in {"emo": emotion_name, "val": sentiment}.items() if k in said}) for name, said in clips.items()]
+    except (TypeError, ValueError, OverflowError) as error: raise ValueError(f"{path}, {split}: {error}; expected emo to be a name or a whole number, val a number") from error
+
+
+def emotion_name(emo):
+    "A label as a name: '' for none. Raises ValueError for what is neither a name nor a whole number."
+    if emo is None or isinstance(emo, float | np.floating) and np.isnan(emo): return ""
+    if isinstance(emo, str): return str(emo)
+    if isinstance(emo, bool) or not float(emo).is_integer(): raise ValueError(f"label {emo!r}")
+    return str(int(emo))
+
+
+def sentiment(score):
+    "A score as a float, nan for none. Raises ValueError or TypeError for what is no number."
+    return float("nan" if score is None else score)
 
 
 def assemble(table, names, known, read, where, problems, zero_rows, groups, source):
