@@ -11,7 +11,7 @@ __all__ = ['ARRAY', 'ADMITTED', 'IEMOCAP', 'KNOWN', 'SIGNS', 'MMSA', 'PARTS', 'L
            'write_hub_folder', 'as_list', 'hub_card']
 
 # %% ../nbs/20_layouts.ipynb #b96c4da1
-import io, os, pickle, re, zipfile, zlib
+import io, os, pickle, re, zipfile
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
@@ -21,7 +21,7 @@ import pandas as pd
 
 from .conditions import choose
 from .data import Clips, Provenance
-from .folders import Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured_rows, new_folder, read_folder, write_text
+from .folders import DAMAGED, Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured_rows, new_folder, read_folder, write_text
 
 # %% ../nbs/20_layouts.ipynb #54fe9cdd
 ARRAY = object()                                       # stands for numpy.ndarray, which a pickle may name but not call
@@ -105,8 +105,8 @@ def read_object_arrays(path):
                 if dtype.hasobject: content = unpickle(file, f"{path}, {entry}")
                 else: file.seek(0); content = np.lib.format.read_array(file, allow_pickle=False)
                 out[entry.removesuffix(".npy")] = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
-    except zipfile.BadZipFile as error: raise ValueError(f"{path} is no .npz: {error}") from error
-    except (EOFError, OSError, zlib.error) as error: raise ValueError(f"{path} is damaged: {error}") from error
+    except FileNotFoundError: raise
+    except DAMAGED as error: raise ValueError(f"{path} cannot be read: {error}") from error
     return out
 
 # %% ../nbs/20_layouts.ipynb #7424499b
@@ -261,7 +261,7 @@ def inside(folder, entry):
 def read_clip(path, frames):
     "One clip's features: (D,), or (T, D) if frames. Raises ValueError, naming the file, if it is damaged or of another shape."
     try: parts = [np.load(p, allow_pickle=False) for p in (sorted(path.glob("*.npy")) if path.is_dir() else [path])]
-    except (ValueError, EOFError, OSError) as error: raise ValueError(f"{path} cannot be read as an array: {error}") from error
+    except DAMAGED as error: raise ValueError(f"{path} cannot be read as an array: {error}") from error
     if not parts: raise ValueError(f"{path} is a folder without an .npy; remove it, or put the clip's features there")
     array = np.concatenate([np.atleast_2d(np.squeeze(part) if part.ndim > 2 else part) for part in parts])
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape: raise ValueError(f"{path} has shape {array.shape} of {array.dtype}, expected numbers (D,), (1, D) or (T, D)")

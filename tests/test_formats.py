@@ -179,7 +179,7 @@ def test_honest_pickles_are_read_as_they_are(value, protocol): assert unpickle(i
 
 
 @MANY
-@given(arrays(st.sampled_from(["f4", "<f8", ">i2", "?", "U3", "S2", "c8", "O"]), st.tuples(st.integers(0, 3), st.integers(1, 3))), st.integers(2, 5))
+@given(arrays(st.sampled_from(["f4", "<f8", ">i2", "?", "U3", "S2", "c8"]), st.tuples(st.integers(0, 3), st.integers(1, 3))), st.integers(2, 5))
 def test_honest_arrays_are_read_as_pickle_reads_them(array, protocol):
     held = pickle.dumps(array, protocol)
     again, expected = unpickle(io.BytesIO(held), "x"), pickle.loads(held, encoding="latin1")
