@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data', 'Source', 'Layout', 'Features', 'Known', 'Groups', 'Targets', 'Fold', 'Frames', 'ZeroRows', 'run',
-           'table', 'claims', 'methods', 'listing', 'read_source', 'inspect_data', 'convert', 'export', 'parse_changes',
-           'results_folder', 'main']
+           'table', 'claims', 'methods', 'listing', 'read_source', 'inspect_data', 'convert', 'export', 'audit_data',
+           'stored_in', 'parse_changes', 'results_folder', 'main']
 
 # %% ../nbs/21_cli.ipynb #cf084054
 import json, sys
@@ -130,6 +130,27 @@ def export(source: Annotated[Path, typer.Argument(help="a folder with clips.csv"
     from ramer.layouts import write_hub_folder
     write_hub_folder(read_folder(source), target)
     typer.echo(f"written to {target}", err=True)
+
+# %% ../nbs/21_cli.ipynb #bb210005
+@app.command("audit")
+def audit_data(dataset: Annotated[str, typer.Argument(help="data set; `ramer data` lists them")], fold: Annotated[int, typer.Option(help="fold of the data set")] = 0,
+               model: Annotated[Path, typer.Option(help="a saved method, whose store is compared with the test clips, too")] = None):
+    "Report what of the test clips is, or may be, in what is learned from; exit code 1 if a finding is severe."
+    from ramer.protocol import find_leaks, findings_text, load_dataset
+    chosen = load_dataset(dataset)
+    if not 0 <= fold < chosen.folds: raise ValueError(f"fold {fold} of {dataset!r} does not exist; expected 0 to {chosen.folds - 1}")
+    learnable, test = chosen.parts(fold)
+    findings = find_leaks(learnable, test, model and stored_in(model))
+    typer.echo(f"{dataset}, fold {fold}: {len(learnable)} clips to learn from, {len(test)} test clips\n{findings_text(findings)}")
+    if any(f.severity == "severe" for f in findings): raise typer.Exit(1)
+
+
+def stored_in(model):
+    "The store of a saved method. Raises ValueError if it has none."
+    from ramer.controls import load_method
+    method = load_method(model)
+    if not hasattr(method, "store"): raise ValueError(f"{model} holds {method.config.method!r}, which keeps no store")
+    return method.store
 
 # %% ../nbs/21_cli.ipynb #a4a7c519
 def parse_changes(text):

@@ -23,6 +23,8 @@ class Provenance:
     trained_on: str = "unknown"
     saw_labels: bool | None = None   # whether the extractor was trained with labels of this corpus; None: not known
     licence: str = "unknown"
+    saw_test: bool | None = None     # whether clips that are judged here were among those labels; None: not known
+    hash: str = ""                   # of the extractor's weights or package, where known
 
 # %% ../nbs/01_data.ipynb #c1bc0a55
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def load_mosi():
     kept = {key: value[data["split"] == "test"] for key, value in data.items() if len(value) == len(data["y"])}
     licence = "none stated; for research"
     provenance = {"a": Provenance("frame-averaged acoustic descriptors, 73", "no training", False, licence),
-                  "v": Provenance("3D-CNN", "1,447 other utterances of CMU-MOSI, with their labels", True, licence),
+                  "v": Provenance("3D-CNN", "1,447 other utterances of CMU-MOSI, with their labels", True, licence, saw_test=False),
                   "l": Provenance("all-MiniLM-L6-v2 sentence embedding", "other corpora, no emotion labels", False, licence)}
     clips = Clips(kept["name"], {"a": kept["A_audio73"], "v": kept["V_3dcnn100"], "l": kept["T_minilm384"]},
                   kept["y"], data["class_names"], kept["video"], provenance=provenance)

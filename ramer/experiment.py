@@ -93,7 +93,7 @@ def finished(folder, wanted):
 
 # %% ../nbs/16_experiment.ipynb #6e0a0002
 STAGE1_FIELDS = [f.name for f in fields(Config) if f.name not in (
-    "dataset", "method", "fold", "k", "database", "policy", "exclude", "query", "initial", "encoders",
+    "dataset", "method", "fold", "allow_leak", "k", "database", "policy", "exclude", "query", "initial", "encoders",
     "stage3_layers", "stage3_feedforward", "stage3_dropout", "recipe", "penalty", "boosting_rate")]
 TUNING_SEED = 100
 TRIED = (((RawNeighbours,), "k", (5, 15, 45)), ((Boosting, ImputedBoosting), "boosting_rate", (.03, .1, .3)), ((LogisticSpecialists, ImputedLogistic), "penalty", (1., 10., 100.)),
@@ -195,14 +195,14 @@ def grid(dataset, methods, folds, seeds, tuning=None, **changes):
 
 # %% ../nbs/16_experiment.ipynb #d239aaf0
 def place(config):
-    "What decides a run's clips: (data set, fold, seed)."
-    return config.dataset, config.fold, config.seed
+    "What decides a run's clips: (data set, fold, seed, leaks that are allowed)."
+    return config.dataset, config.fold, config.seed, config.allow_leak
 
 
 def protocols_of(configs):
-    "{(data set, fold, seed): Protocol} of some configs; each data set is loaded once."
+    "{place: Protocol} of some configs; each data set is loaded once."
     datasets = {name: load_dataset(name) for name in dict.fromkeys(c.dataset for c in configs)}
-    return {(name, fold, seed): Protocol(datasets[name], fold, seed) for name, fold, seed in dict.fromkeys(map(place, configs))}
+    return {(name, fold, seed, leaks): Protocol(datasets[name], fold, seed, leaks.split()) for name, fold, seed, leaks in dict.fromkeys(map(place, configs))}
 
 
 def train_runs(configs, root):
@@ -284,7 +284,7 @@ def result_line(config, condition, protocol, method, folder):
             "confidence": encode(confidence_levels(judged.probabilities)), "dev": training["dev"],
             "calibration": calibration(judged.probabilities, judged.labels), "mask_hash": mask_hash(judged.mask), "config_hash": config.hash,
             "data_hash": facts["data_hash"], "code": facts["code"], "commit": facts["commit"], "selection": method.selection,
-            "leaky": False, "n_models": method.n_models, "uses_missing_targets": method.uses_missing_targets, "mask_protocol": "constant per condition",
+            "leaky": " ".join(protocol.leaks) or False, "n_models": method.n_models, "uses_missing_targets": method.uses_missing_targets, "mask_protocol": "constant per condition",
             "parameters": training["parameters"], "epoch": histories[-1]["chosen"] if histories and histories[-1]["score"] else None,
             "seconds": round(sum(history["seconds"] for history in histories), 1)}
 

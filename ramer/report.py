@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COLORS', 'FIVE', 'ORDER', 'CONTEST',
-           'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'Results', 'read_lines', 'read_results', 'draws',
-           'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
+           'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'Results', 'read_lines', 'read_results', 'by_method',
+           'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
            'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
            'with_interval', 'experiments', 'with_set', 'wide', 'variant_of', 'variants_table', 'variants_view',
@@ -118,8 +118,15 @@ def read_results(folder):
     """
     folders = sorted(path.parent for path in Path(folder).glob("runs/*/clips.jsonl"))
     if not folders: raise FileNotFoundError(f"{folder} holds no results; expected runs/<data set>/<method>.jsonl in it, which `make results` writes")
-    return {f.name: Results(f.name, {p.stem: read_lines(p) for p in sorted(f.glob("*.jsonl")) if p.stem != "clips"},
+    return {f.name: Results(f.name, by_method([line for p in sorted(f.glob("*.jsonl")) if p.stem != "clips" for line in read_lines(p)]),
                             {line["fold"]: line for line in read_lines(f/"clips.jsonl")}) for f in folders}
+
+
+def by_method(lines):
+    "{method: its lines}; a method that was run with leaks carries them in its name, through every table and figure."
+    out = {}
+    for line in lines: out.setdefault(line["method"] + (f" (leaky: {line['leaky']})" if line["leaky"] else ""), []).append(line)
+    return out
 
 # %% ../nbs/18_report.ipynb #fdc60414
 MISSING, COMPLETE = "missing", "nothing"

@@ -71,6 +71,7 @@ class Config:
     beta1: float = .9
     clip: float = 1.             # longest gradient
     recipe: str = "shared"       # this schedule, or the one that was published for the method, where it has one
+    allow_leak: str = ""         # names of severe findings of the audit that may be there, with spaces between
     # --- RAMER, stages 2 and 3
     k: int = 5                   # neighbours summed, counted after exclusion
     database: str = "small"      # what the store holds: labelled, half the unlabelled, all unlabelled, or everything
