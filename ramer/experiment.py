@@ -98,7 +98,7 @@ STAGE1_FIELDS = [f.name for f in fields(Config) if f.name not in (
 TUNING_SEED = 100
 TRIED = (((RawNeighbours,), "k", (5, 15, 45)), ((Boosting, ImputedBoosting), "boosting_rate", (.03, .1, .3)), ((LogisticSpecialists, ImputedLogistic), "penalty", (1., 10., 100.)),
          ((object,), "learning_rate", (3e-4, 1e-3, 3e-3)))
-TUNED_AS = {"ravdess-frames": "ravdess"}               # the same clips in the same folds
+TUNED_AS = {"ravdess": "ravdess-goemotions", "ravdess-frames": "ravdess-goemotions"}       # the same clips in the same folds
 
 
 def trials_of(method):
@@ -268,23 +268,25 @@ def judge_run(config, condition, protocol, root):
     kept = folder/f"{condition}.json"
     if kept.exists(): return json.loads(kept.read_text())
     method = load_method(folder/"model")
-    line = result_line(config, condition, protocol, method, folder)
+    facts, training = json.loads((folder/"config.json").read_text()), json.loads((folder/"train.json").read_text())
+    line = result_line(config, condition, protocol.judge(method.predict_proba, condition), method, protocol.name, training, facts, protocol.leaks)
     write_text(kept, json.dumps(line))
     return line
 
 
-def result_line(config, condition, protocol, method, folder):
-    "Judge a fitted method; returns everything that is kept of it: a JSON-ready dictionary."
-    judged = protocol.judge(method.predict_proba, condition)
-    facts, training = json.loads((folder/"config.json").read_text()), json.loads((folder/"train.json").read_text())
+def result_line(config, condition, judged, method, protocol, training, facts, leaks=()):
+    """Everything that is kept of a fitted method under one condition: a JSON-ready dictionary.
+
+    judged: its Prediction. protocol: the protocol's name. training: its `training_record`. facts: what config.json says of data, code and commit. leaks: names.
+    """
     histories = list(training["histories"].values())
     confusion = confusion_matrix(labels=judged.labels, predicted=judged.predicted, classes=judged.probabilities.shape[1])
-    return {"dataset": config.dataset, "protocol": protocol.name, "method": config.method, "fold": config.fold,
+    return {"dataset": config.dataset, "protocol": protocol, "method": config.method, "fold": config.fold,
             "seed": config.seed, "condition": condition, "confusion": confusion.tolist(), "predicted": encode(judged.predicted),
             "confidence": encode(confidence_levels(judged.probabilities)), "dev": training["dev"],
             "calibration": calibration(judged.probabilities, judged.labels), "mask_hash": mask_hash(judged.mask), "config_hash": config.hash,
             "data_hash": facts["data_hash"], "code": facts["code"], "commit": facts["commit"], "selection": method.selection,
-            "leaky": " ".join(protocol.leaks) or False, "n_models": method.n_models, "uses_missing_targets": method.uses_missing_targets, "mask_protocol": "constant per condition",
+            "leaky": " ".join(leaks) or False, "n_models": method.n_models, "uses_missing_targets": method.uses_missing_targets, "mask_protocol": "constant per condition",
             "parameters": training["parameters"], "epoch": histories[-1]["chosen"] if histories and histories[-1]["score"] else None,
             "seconds": round(sum(history["seconds"] for history in histories), 1)}
 
