@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
-import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
 from .conditions import all_conditions, choose, condition_mask

@@ -495,9 +495,10 @@ def readme_block(table, differences, variants, ledger, figure="results/figures/d
 
 
 def replace_block(text, block):
-    "`text` with what is between the markers replaced. Raises ValueError if it lacks them."
-    pattern = re.escape(BEGIN) + r".*?" + re.escape(END)
-    if not re.search(pattern, text, re.S): raise ValueError(f"the README has no block between {BEGIN!r} and {END!r}; add both lines")
+    "`text` with what is between the block's first and last line replaced by it. Raises ValueError if it lacks them."
+    begin, *_, end = block.splitlines()
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if not re.search(pattern, text, re.S): raise ValueError(f"the README has no block between {begin!r} and {end!r}; add both lines")
     return re.sub(pattern, lambda _: block, text, flags=re.S)
 
 # %% ../nbs/18_report.ipynb #0b7d9b26

@@ -32,3 +32,9 @@ def test_its_results_block_is_the_generated_one():
     if not (ROOT/"results"/"tables").exists(): pytest.skip("results/ holds no tables yet")
     block = README[README.index(BEGIN):README.index(END) + len(END)]
     assert block == readme_block(*(read_table(ROOT/"results", name) for name in ("conditions", "differences", "variants")), overview(ledger(read_results(ROOT/"results")))), "run make publish"
+
+
+def test_its_block_on_leaks_is_the_generated_one():
+    from ramer.leaks import BEGIN, END, inflation_table, leaks_block, read_leaks
+    if not (found := read_leaks(ROOT/"results")): pytest.skip("results/ holds no leaks yet")
+    assert README[README.index(BEGIN):README.index(END) + len(END)] == leaks_block(inflation_table(found)), "run make leaks ARGS=--publish"

@@ -16,6 +16,7 @@ OPPONENTS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transform
              "logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
 STUDIED = ("ramer-raw", "ramer-top-1")
 VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in OPPONENTS[:5]))
+LEAKING = ("ravdess-frames", "prototypes", "gaussian", "ravdess-goemotions", "ravdess", "mosi")
 DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
 
 
@@ -46,7 +47,7 @@ def grid_parts(name):
             Part("prototypes", (*CONTEST, "bayes"), (0,)), Part("ravdess-frames", ("prior", "zero", "mean", "random", "ramer"), (0,)),
             Part("gaussian", (*CONTEST, "bayes"), (0, 1)), Part("ravdess-goemotions", tuple(CONTEST), (0, 1)), Part("mer2024-shaped", (*DATABASES, "bayes"), (0, 1)),
             Part("ravdess", tuple(CONTEST), (0, 1)), Part("mosi", tuple(CONTEST), (0, 1, 2))],
-        "publish": publish_parts()}[name]
+        "leaks": [Part(name, ("zero", "ramer"), range(5), folds_each=1) for name in LEAKING], "publish": publish_parts()}[name]
     here = set(available_datasets())                                 # loads every set: once, not once a part
     return [part for part in parts if part.dataset in here]
 
@@ -92,6 +93,12 @@ def tune_jobs(parts, runs, changes):
         folds = [0] if load_dataset(dataset).independent_folds else sorted({fold for part in some for fold in part.folds})
         out += [Job("tune", runs/"notebooks"/dataset/f"tune-fold{fold}.ipynb", {"dataset": dataset, "methods": methods, "folds": [fold], "changes": changes, "runs": str(runs)}) for fold in folds]
     return out
+
+
+def leak_jobs(parts, runs, changes):
+    "A leaks job for every fold and seed of some parts."
+    return [Job("leaks", runs/"notebooks"/part.dataset/f"leaks-fold{fold}-seed{seed}.ipynb", {"dataset": part.dataset, "methods": list(part.methods), "folds": [fold], "seeds": [seed], "changes": changes, "runs": str(runs)})
+            for part in parts for seed in part.seeds for fold in part.folds]
 
 
 def jobs(parts, runs, changes, tuning):
@@ -186,7 +193,7 @@ def run_jobs(todo, workers, title, timeout=3600):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--grid", choices=("quick", "default", "publish"), default="default")
+    parser.add_argument("--grid", choices=("quick", "default", "leaks", "publish"), default="default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=ROOT/"runs", help="where run folders, executed notebooks and results go")
     parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults")
@@ -203,6 +210,16 @@ def main(arguments=None):
         from ramer.experiment import collect_tuning
         tuning = ROOT/"results"/"tuning" if options.publish else runs/"results"/"tuning"
         print(*collect_tuning(runs, tuning), sep="\n")
+    if options.grid == "leaks":
+        from ramer.folders import write_text
+        from ramer.leaks import collect_leaks, leaks_block, write_leaks
+        from ramer.report import replace_block
+        if run_jobs(leak_jobs(parts, runs, options.changes), options.workers, "leaks"): sys.exit(f"a notebook failed; the traces are in {runs/'notebooks'}")
+        out = ROOT/"results" if options.publish else runs/"results"
+        collect_leaks(runs, out)
+        table = write_leaks(out)
+        if options.publish: write_text(ROOT/"README.md", replace_block((ROOT/"README.md").read_text(), leaks_block(table)))
+        return print((out/"leaks"/"inflation.md").read_text())
     train, judge = jobs(parts, runs, options.changes, tuning)
     failed = run_jobs(train, options.workers, "train") or run_jobs(judge, options.workers, "conditions")
     if failed: sys.exit(f"{failed} notebooks failed; their errors are above, their traces in {runs/'notebooks'}")
