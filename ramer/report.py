@@ -605,7 +605,7 @@ def comparison_text(compared):
 
 # %% ../nbs/18_report.ipynb #f5e326e4
 def write_report(results, folder):
-    """Write tables and figures into a folder, from what `read_results` gave alone. Returns {name: table}, as `read_table` reads them.
+    """Write tables and figures into a folder, from what `read_results` gave alone. Returns the tables of conditions, differences and variants, as `read_table` reads them.
 
     Raises ImportError without statsmodels.
     """
@@ -617,7 +617,7 @@ def write_report(results, folder):
         write_text(folder/"tables"/f"{dataset}.md", markdown(paper_table(rows, differences)) + "\n")
         write_text(folder/"tables"/f"{dataset}.tex", latex_table(rows, differences))
     write_figures(folder/"figures", results, table, differences)
-    return {name: read_table(folder, name) for name in frames}                                # as everybody else will read them
+    return {name: read_table(folder, name) for name in ("conditions", "differences", "variants")}      # as everybody else will read them
 
 
 def write_figures(folder, results, table, differences):
