@@ -124,7 +124,7 @@ def extract_each(modality, paths, folder, progress):
                 with open(temporary, "wb") as file: np.save(file, run(path))
                 os.replace(temporary, kept)
             out[name] = np.load(kept, allow_pickle=False)
-        except (ValueError, OSError) as error: problems.append(f"{modality}: {error}; taken as missing")
+        except (ValueError, OSError) as error: problems.append(f"{modality}: {error}; taken as missing".replace(f"{path.parent}{os.sep}", ""))
     return out, problems
 
 
