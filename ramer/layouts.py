@@ -6,8 +6,8 @@
 __all__ = ['ARRAY', 'ADMITTED', 'IEMOCAP', 'KNOWN', 'SIGNS', 'MMSA', 'PARTS', 'LAYOUTS', 'rebuild_array', 'rebuild_dtype',
            'rebuild_number', 'rebuild_buffer', 'rebuild_bytes', 'Unpickler', 'unpickle', 'read_object_arrays',
            'before_last', 'Known', 'sign_labels', 'label_names', 'read_mertools', 'checked_labels', 'emotion_name',
-           'sentiment', 'assemble', 'read_groups', 'read_feature_folder', 'inside', 'read_clip', 'valid_lengths',
-           'read_mmsa', 'read_fold', 'read_mmin', 'read_gcnet', 'named', 'guess_layout', 'read_layout',
+           'sentiment', 'assemble', 'read_groups', 'read_feature_folder', 'inside', 'load_array', 'read_clip',
+           'valid_lengths', 'read_mmsa', 'read_fold', 'read_mmin', 'read_gcnet', 'named', 'guess_layout', 'read_layout',
            'write_hub_folder', 'as_list', 'hub_card']
 
 # %% ../nbs/21_layouts.ipynb #b96c4da1
@@ -93,9 +93,9 @@ def read_object_arrays(path):
 
     Raises FileNotFoundError if there is no such file; ValueError, naming it, if it is damaged, holds what is not admitted, or would unpack to more than it can honestly hold.
     """
-    check_unpacked(path)
     out, read_header = {}, {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
+        check_unpacked(path)
         with zipfile.ZipFile(path) as archive:
             for entry in archive.namelist():
                 file = io.BytesIO(archive.read(entry))
@@ -106,7 +106,7 @@ def read_object_arrays(path):
                 else: file.seek(0); content = np.lib.format.read_array(file, allow_pickle=False)
                 out[entry.removesuffix(".npy")] = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
     except FileNotFoundError: raise
-    except DAMAGED as error: raise ValueError(f"{path} cannot be read: {error}") from error
+    except DAMAGED as error: raise ValueError(f"{path} cannot be read: {str(error).removeprefix(str(path)).strip()}") from error
     return out
 
 # %% ../nbs/21_layouts.ipynb #7424499b
@@ -258,10 +258,16 @@ def inside(folder, entry):
     return Path(entry.path)
 
 
+def load_array(path):
+    "The array in an .npy. Raises FileNotFoundError if there is none, ValueError, naming it, if it is damaged."
+    try: return np.load(path, allow_pickle=False)
+    except FileNotFoundError: raise
+    except DAMAGED as error: raise ValueError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+
+
 def read_clip(path, frames):
     "One clip's features: (D,), or (T, D) if frames. Raises ValueError, naming the file, if it is damaged or of another shape."
-    try: parts = [np.load(p, allow_pickle=False) for p in (sorted(path.glob("*.npy")) if path.is_dir() else [path])]
-    except DAMAGED as error: raise ValueError(f"{path} cannot be read as an array: {error}") from error
+    parts = [load_array(p) for p in (sorted(path.glob("*.npy")) if path.is_dir() else [path])]
     if not parts: raise ValueError(f"{path} is a folder without an .npy; remove it, or put the clip's features there")
     array = np.concatenate([np.atleast_2d(np.squeeze(part) if part.ndim > 2 else part) for part in parts])
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape: raise ValueError(f"{path} has shape {array.shape} of {array.dtype}, expected numbers (D,), (1, D) or (T, D)")
@@ -308,10 +314,12 @@ def read_fold(folder):
     "(table with id and split, labels (N,) int) of one fold's target files, and problems. Raises FileNotFoundError or ValueError, naming the file."
     rows, numbers, problems = [], [], []
     for part, split in PARTS.items():
-        names, labels = (np.load(Path(folder)/f"{part}_{kind}.npy", allow_pickle=False) for kind in ("int2name", "label"))
+        names, labels = (load_array(Path(folder)/f"{part}_{kind}.npy") for kind in ("int2name", "label"))
+        if labels.dtype.kind not in "fiu" or not np.isfinite(labels).all(): raise ValueError(f"{folder}/{part}_label.npy holds {labels.dtype}, expected numbers or one-hot rows")
         labels = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel()]
-        if len(names) != len(labels): raise ValueError(f"{folder}/{part}_label.npy has {len(labels)} labels for {len(names)} names")
+        try: names = [name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel()]
+        except UnicodeDecodeError as error: raise ValueError(f"{folder}/{part}_int2name.npy holds a name that is no UTF-8: {error}") from error
+        if len(names) != len(labels) or not len(names): raise ValueError(f"{folder}/{part}_label.npy has {len(labels)} labels for {len(names)} names")
         rows += [{"id": name, "split": split, "row": i} for i, name in enumerate(names)]; numbers += labels.astype(int).tolist()
     table = pd.DataFrame(rows).assign(number=numbers)
     twice = table.id.duplicated(keep=False)
@@ -335,7 +343,7 @@ def read_mmin(root, targets, fold, features, corpus="iemocap-4", groups=None, ze
         with h5py.File(path) as file:
             try: read[modality] = stack_by_id(table.id.tolist(), {key: file[key][()] for key in table.id if key in file})
             except ValueError as error: raise ValueError(f"{path}: {error}") from error
-    return assemble(table, named(table.number, corpus), KNOWN[corpus], read, features, problems, zero_rows, groups, str(targets))
+    return assemble(table, named(table.number, corpus, targets), KNOWN[corpus], read, features, problems, zero_rows, groups, str(targets))
 
 
 def read_gcnet(root, fold, corpus="iemocap-4", groups=None, zero_rows="missing"):
@@ -346,15 +354,19 @@ def read_gcnet(root, fold, corpus="iemocap-4", groups=None, zero_rows="missing")
     root, read = Path(root), {}
     table, problems = read_fold(root/"target"/str(fold))
     for modality in "avl":
-        parts = {split: np.load(root/modality.upper()/str(fold)/f"{part}.npy", allow_pickle=False) for part, split in PARTS.items()}
-        read[modality] = np.stack([parts[r.split][r.row] for r in table.itertuples()]).astype(np.float32), None, np.ones(len(table), bool)
-    return assemble(table, named(table.number, corpus), KNOWN[corpus], read, dict(zip("avl", "AVL")), problems, zero_rows, groups, str(root))
+        paths = {split: root/modality.upper()/str(fold)/f"{part}.npy" for part, split in PARTS.items()}
+        parts = {split: load_array(path) for split, path in paths.items()}
+        for split, path in paths.items():
+            wanted, x = int(table.row[table.split == split].max()) + 1 if (table.split == split).any() else 0, parts[split]
+            if x.ndim != 2 or len(x) < wanted or x.dtype.kind not in "fiu" or x.shape[1:] != parts["train"].shape[1:] or 0 in x.shape[1:]: raise ValueError(f"{path} has shape {x.shape} of {x.dtype}, expected numbers, {wanted} rows as wide as the train part's")
+        with np.errstate(over="ignore"): read[modality] = np.stack([parts[r.split][r.row] for r in table.itertuples()]).astype(np.float32), None, np.ones(len(table), bool)
+    return assemble(table, named(table.number, corpus, root), KNOWN[corpus], read, {m: root/m.upper() for m in "avl"}, problems, zero_rows, groups, str(root))
 
 
-def named(numbers, corpus):
-    "Class names of numbers. Raises ValueError for a number that the corpus does not have."
+def named(numbers, corpus, source):
+    "Class names of numbers. Raises ValueError, naming the source, for a number that the corpus does not have."
     classes = KNOWN[choose("corpus", corpus, KNOWN)].classes or tuple(map(str, range(max(numbers) + 1)))
-    if max(numbers) >= len(classes): raise ValueError(f"label {max(numbers)} is not one of {corpus}'s {len(classes)} classes; choose another corpus")
+    if max(numbers) >= len(classes) or min(numbers) < 0: raise ValueError(f"{source}: label {max(numbers) if max(numbers) >= len(classes) else min(numbers)} is not one of {corpus}'s {len(classes)} classes; choose another corpus")
     return [classes[i] for i in numbers]
 
 # %% ../nbs/21_layouts.ipynb #aa200002

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from ramer.data import Clips, Provenance
 from ramer.folders import Corpus, inspect, read_folder, write_folder
-from ramer.layouts import read_mertools, read_mmsa, read_object_arrays, unpickle
+from ramer.layouts import read_gcnet, read_mertools, read_mmsa, read_object_arrays, unpickle
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\\0"), min_size=1, max_size=12)
@@ -84,6 +84,31 @@ def test_a_damaged_feature_file_is_named(cut, flip, kind, tmp_path_factory):
     if flip < len(held): held[flip] ^= 0xFF
     path.write_bytes(held[:max(0, len(held) - cut)])
     valid_or_clear(lambda: read_folder(folder), folder)
+
+
+@MANY
+@given(cut=st.integers(0, 900), flip=st.integers(0, 3000), kind=st.sampled_from(["mmsa", "mertools", "gcnet"]))
+def test_a_damaged_layout_is_named(cut, flip, kind, tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("layout"), np.random.default_rng(0)
+    if kind == "mmsa":
+        part = lambda name: {"id": [f"{name}$_$0", f"{name}$_$1"], "text": rng.normal(size=(2, 3, 4)), "audio": rng.normal(size=(2, 3, 2)), "vision": rng.normal(size=(2, 3, 2)), "regression_labels": np.array([-1., 1.])}
+        path = folder/"set.pkl"
+        path.write_bytes(pickle.dumps({"train": part("p"), "valid": part("q"), "test": part("r")}))
+        read = lambda: read_mmsa(path)
+    elif kind == "mertools":
+        path, where = write_mer(folder/"set", {"x": "sad", "y": "happy", "z": "sad"}, {name: np.ones(3) for name in "xyz"})
+        read = lambda: read_mertools(path, where)
+    else:
+        for name in ("target", "A", "V", "L"): (folder/name/"1").mkdir(parents=True)
+        for i, name in enumerate(("trn", "val", "tst")):
+            np.save(folder/"target"/"1"/f"{name}_int2name.npy", np.array([[f"Ses0{i}F_x_F000"], [f"Ses0{i}F_x_M001"]], "S")); np.save(folder/"target"/"1"/f"{name}_label.npy", np.eye(4)[:2])
+            for m in "AVL": np.save(folder/m/"1"/f"{name}.npy", rng.normal(size=(2, 3)))
+        path = [folder/"target"/"1"/"trn_label.npy", folder/"A"/"1"/"val.npy", folder/"target"/"1"/"tst_int2name.npy"][flip % 3]
+        read = lambda: read_gcnet(folder, 1)
+    held = bytearray(path.read_bytes())
+    if flip < len(held): held[flip] ^= 0xFF
+    path.write_bytes(held[:max(0, len(held) - cut)])
+    valid_or_clear(read, folder)
 
 
 VALUES = st.one_of(st.integers(-3, 9), st.floats(allow_nan=False, width=32), st.text(max_size=5), st.none())
