@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ramer.store import RetrievalStore
-from ramer.training import write_text
+from ramer.folders import write_text
 
 SIZES = {"small": 5030, "medium": 57_780, "large": 115_595, "turbo": 120_625}
 

@@ -134,7 +134,7 @@ class FillMethod(Method):
         raise NotImplementedError
 
     def remember(self, train):
-        "Keep what later fills need of the scaled train clips, labelled or not. Default: nothing."
+        "Keep what later fills need of the train clips, labelled or not, as they came; `stage1.scaler` scales them. Default: nothing."
 
     def fit(self, train, dev):
         """Stage 1 unless given, `remember` (stage 2), then training with random conditions (stage 3). Returns self.
@@ -145,7 +145,7 @@ class FillMethod(Method):
         self.stage1 = self.stage1 or pretrain(train, dev, self.config)
         self.stage1.check(labelled, self.config)
         scale, self.shape = self.stage1.scaler, network_shape(train)
-        self.remember(scale(train))
+        self.remember(train)
         with deterministic(self.config.seed + 1):
             self.network = self.start_network()
             self.history = self.train_network(scale(labelled), scale(dev))

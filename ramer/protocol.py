@@ -73,7 +73,7 @@ def copied(clips, test, modality, tolerance=.01, width=64):
     """
     ours, theirs = (x.features[modality].reshape(len(x), -1) for x in (clips, test))
     shortest = min(ours.shape[1], theirs.shape[1])                                           # padding may differ
-    ours, theirs = ours[:, :shortest].astype(np.float32), theirs[:, :shortest].astype(np.float32)
+    ours, theirs = ours[:, :shortest], theirs[:, :shortest]
     center, scale = theirs.mean(0), np.maximum(theirs.std(0), 1e-6 * np.abs(theirs).max(initial=1e-12))
     project = np.random.default_rng(0).normal(size=(shortest, width)).astype(np.float32) / np.sqrt(shortest)
     index = faiss.IndexFlatL2(width)
@@ -113,11 +113,10 @@ def scaled_together(learnable, test, modality, tolerance=1e-3):
     "Whether a modality is standardised over all clips and not over those that are learned from alone; sequences are not looked at."
     ours, theirs = learnable.features[modality], test.features[modality]
     if ours.ndim == 3: return False
-    off = lambda x: max(np.abs(x.mean(0, dtype=np.float64)).max(), np.abs(x.std(0, dtype=np.float64) - 1).max())
-    total = len(ours) + len(theirs)
-    mean = (ours.sum(0, dtype=np.float64) + theirs.sum(0, dtype=np.float64)) / total                       # without joining what may be large
-    deviation = np.sqrt(np.maximum((np.square(ours - mean).sum(0) + np.square(theirs - mean).sum(0)) / total, 0))
-    return max(np.abs(mean).max(), np.abs(deviation - 1).max()) < tolerance <= off(ours)
+    blocks, total = [x[i:i + 4096] for x in (ours, theirs) for i in range(0, len(x), 4096)], len(ours) + len(theirs)       # of what may be larger than memory
+    mean = sum(x.sum(0, dtype=np.float64) for x in blocks) / total
+    deviation = np.sqrt(sum(np.square(x - mean).sum(0) for x in blocks) / total)
+    return max(np.abs(mean).max(), np.abs(deviation - 1).max()) < tolerance <= np.abs(ours.mean(0, dtype=np.float64)).max()
 
 
 def check_leaks(findings, allowed=()):

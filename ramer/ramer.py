@@ -27,10 +27,11 @@ class Ramer(FillMethod):
     """
     stores = ("store",)
 
-    def remember(self, train):
-        "Stage 2: put the chosen train clips' h into a store."
+    def remember(self, train, block=8192):
+        "Stage 2: put the chosen train clips' h into a store, block by block: scaled features of all at once may be more than memory holds."
         self.store = RetrievalStore(self.config.unit_length)
-        self.put(train[database_rows(train.labels, self.config.database, self.config.seed)])
+        rows = database_rows(train.labels, self.config.database, self.config.seed)
+        for start in range(0, len(rows), block): self.put(self.stage1.scaler(train[rows[start:start + block]]))
 
     def put(self, clips):
         "Add the h of scaled clips, all modalities present, to the store."
