@@ -16,7 +16,7 @@ from ramer.data import Clips, Provenance
 from ramer.folders import Corpus, inspect, read_folder, write_folder
 from ramer.layouts import read_gcnet, read_mertools, read_mmsa, read_object_arrays, unpickle
 
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\\0"), min_size=1, max_size=12)
 
 

@@ -1,0 +1,33 @@
+"""Benchmarks and tools can be imported, and the one at MER2024's size runs on a hundredth of it."""
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tools/*.py")]), ids=lambda p: p.stem)
+def test_it_is_imported_without_running(path): assert callable(runpy.run_path(str(path), run_name="imported")["main"])
+
+
+def test_the_simulated_train_split_has_mer2024s_class_counts():
+    parts = runpy.run_path(str(ROOT/"benchmarks"/"mer2024.py"), run_name="imported")
+    from ramer.worlds import MER2024_COUNTS
+    small = parts["WORLD"].__class__(**{**vars(parts["WORLD"]), "dims": {"a": 16, "v": 16, "l": 16}})
+    parts["blocks_of"].__globals__["WORLD"] = small
+    blocks = list(parts["blocks_of"](0, "train", 5030))
+    assert tuple(sum(pd.Series(clips.labels).value_counts().reindex(range(6), fill_value=0) for clips in blocks)) == MER2024_COUNTS
+    assert sum(map(len, parts["blocks_of"](3, "unlabelled", 5000))) == 5000 and len({name for clips in blocks for name in clips.ids}) == 5030
+    assert sum(parts["SPLITS"].values()) - 1169 - 1170 == 120_625
+
+
+@pytest.mark.slow
+def test_the_whole_way_runs_on_a_hundredth(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(ROOT/"benchmarks"/"mer2024.py"), "--share", ".01", "--epochs", "1", "--work", str(tmp_path/"work"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(pd.read_csv(tmp_path/"mer2024-accuracy.csv")) == 10 and not (tmp_path/"work").exists()
+    assert pd.read_csv(tmp_path/"mer2024.csv").clips.max() > 1200
