@@ -38,3 +38,8 @@ def test_its_block_on_leaks_is_the_generated_one():
     from ramer.leaks import BEGIN, END, inflation_table, leaks_block, read_leaks
     if not (found := read_leaks(ROOT/"results")): pytest.skip("results/ holds no leaks yet")
     assert README[README.index(BEGIN):README.index(END) + len(END)] == leaks_block(inflation_table(found)), "run make leaks ARGS=--publish"
+
+
+def test_it_says_which_sets_were_tuned():
+    said, = re.findall(r"^- Tuned: (.*?)\. ", README, re.M)
+    assert re.findall(r"`([\w-]+)`", said) == sorted(path.stem for path in (ROOT/"results"/"tuning").glob("*.csv"))
