@@ -85,7 +85,7 @@ def main():
     assert any("placeholder" in sentence for sentence in corpus.problems) and corpus.here.all()
     write_folder(replace(corpus, problems=(*corpus.problems, WORLD.note)), options.work/"converted"); done("converted", len(corpus))
     shutil.rmtree(options.work/"features"); shutil.rmtree(options.work/"scratch"); del corpus
-    corpus = read_folder(options.work/"converted"); done("mapped again", len(corpus))
+    corpus = read_folder(options.work/"converted"); done("those files removed, and mapped again", len(corpus))
     learnable, tests = parts_of(corpus); done("cut into parts", len(learnable))
     protocol = Protocol(Dataset("mer2024", 1, lambda fold: (learnable, tests["test1"]), "SEMI", WORLD.note, synthetic=True)); done("audited and hashed", len(learnable))
     stage1s = {}
