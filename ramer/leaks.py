@@ -207,7 +207,7 @@ def draw_inflation(table):
         ax.set_title(f"{dataset}\n({rows[rows.dataset == dataset].note.iloc[0]})", fontsize=7.5)
     axes[0, 0].set_yticks(range(len(leaks)), [leak or "no leak" for leak in leaks]); axes[0, 0].invert_yaxis()
     axes[0, -1].legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
-    fig.supxlabel("WA in %, mean over the incomplete conditions; bars: the leak's gain, 95 % interval; dashed: 80 %", fontsize=9)
+    fig.supxlabel("WA in %, mean over the incomplete conditions\nbars: the leak's gain, 95 % interval; dashed: 80 %", fontsize=9)
     fig.tight_layout()
     return fig
 
