@@ -174,8 +174,8 @@ def inflation_view(table, condition=MISSING):
     "Leaks and methods by data sets, points with their interval under one condition, ▲ or ▼ where p_holm < .05: a DataFrame of text."
     rows = table[table.condition == condition]
     mark = lambda r: "" if r.p_holm >= .05 else " ▲" if r.difference > 0 else " ▼"
-    rows = rows.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{mark(r)}" for r in rows.itertuples()], rank=rows.leak.map(list(LEAKS).index))
-    rows = rows.sort_values(["rank", "method"], ascending=[True, False], kind="stable").assign(leak=rows.leak.map(LEAKS), **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
+    rows = rows.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{mark(r)}" for r in rows.itertuples()], rank=rows.leak.map(list(LEAKS).index), leak=rows.leak.map(LEAKS), **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
+    rows = rows.sort_values(["rank", "method"], ascending=[True, False], kind="stable")
     return wide(rows, ["leak", "method"], "data set", sorted(set(rows["data set"])))
 
 
