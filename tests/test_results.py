@@ -83,7 +83,7 @@ def test_on_gaussian_every_learned_method_lies_between_the_class_prior_and_the_b
 OPPONENTS = {"ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer", "shaspec", "momke", "m3care", "logistic", "knn", "impute-logistic", "impute-boosting", "boosting"}
 
 
-@pytest.mark.parametrize("dataset", ["gaussian", "prototypes", "mosi", "ravdess", "ravdess-goemotions"])
+@pytest.mark.parametrize("dataset", ["gaussian", "prototypes", "mosi", "ravdess", "ravdess-frames", "ravdess-goemotions"])
 def test_the_opponents_are_in_the_table_with_all_folds_and_what_they_cost(dataset, table):
     rows = table[(table.dataset == dataset) & table.method.isin(OPPONENTS)]
     assert set(rows.method) == OPPONENTS and rows.runs.min() >= 5
