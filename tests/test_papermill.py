@@ -137,10 +137,14 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_tables(tmp_pat
     assert tables[0].equals(tables[1])
 
 
-def test_the_leaks_notebook_measures_and_its_jobs_cover_every_fold(tmp_path):
+@pytest.mark.slow
+def test_the_leaks_notebook_measures_what_each_leak_is_worth(tmp_path):
     shell = run_notebook("leaks", {"dataset": "gaussian", "methods": ["ramer"], "changes": {"epochs": 1}, "runs": str(tmp_path)})
     table = shell.user_ns["table"]
     assert set(table.leak) == {"store", "stage1", "recipe", "selection", "features"} and len(table) == 5 * 8
+
+
+def test_the_leaks_jobs_cover_every_fold_and_seed():
     jobs = sweep.leak_jobs([sweep.Part("gaussian", ("zero", "ramer"), (0, 1), seeds=(0, 3))], Path("runs"), {})
     assert [(j.parameters["folds"], j.parameters["seeds"]) for j in jobs] == [([0], [0]), ([1], [0]), ([0], [3]), ([1], [3])]
     assert len({j.out for j in jobs}) == 4 and all(job.parameters["dataset"] in sweep.LEAKING for job in sweep.leak_jobs(sweep.grid_parts("leaks"), Path("runs"), {}))
