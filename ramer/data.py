@@ -103,7 +103,7 @@ class Clips:
     def hash(self):
         "First 12 hex digits of the SHA-256 of ids, features, lengths, labels and groups, modalities and classes by name."
         digest = hashlib.sha256(json.dumps([self.ids.tolist(), self.groups.tolist(), self.modalities, self.classes, list(self.lengths)]).encode())
-        for column in (self.labels, *self.features.values(), *self.lengths.values()): 
+        for column in (self.labels, *self.features.values(), *self.lengths.values()):
             digest.update(f"{column.dtype}{column.shape}".encode()); digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()[:12]
 

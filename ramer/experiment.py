@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DECIDING', 'log', 'STAGE1_FIELDS', 'TUNING_SEED', 'TRIED', 'TUNED_AS', 'DIGITS', 'bare_code', 'code_hash', 'commit',
-           'versions', 'run_folder', 'record', 'differences', 'finished', 'trials_of', 'tuned_like', 'tuning_fold',
-           'fit_shared', 'dev_score', 'tune_runs', 'tune_run', 'collect_tuning', 'read_tuning', 'grid', 'place',
-           'protocols_of', 'train_runs', 'train_run', 'training_record', 'encode', 'decode', 'confidence_levels',
-           'level_confidence', 'judge_run', 'result_line', 'judge_runs', 'judge_and_explain', 'retrieval_cases',
-           'collect', 'check_repetition', 'line_order', 'lacking', 'test_clips']
+           'versions', 'run_folder', 'record', 'differences', 'read_kept', 'finished', 'trials_of', 'tuned_like',
+           'tuning_fold', 'fit_shared', 'dev_score', 'tune_runs', 'tune_run', 'collect_tuning', 'read_tuning', 'grid',
+           'place', 'protocols_of', 'train_runs', 'train_run', 'training_record', 'encode', 'decode',
+           'confidence_levels', 'level_confidence', 'judge_run', 'result_line', 'judge_runs', 'judge_and_explain',
+           'retrieval_cases', 'collect', 'write_lines', 'check_repetition', 'line_order', 'lacking', 'test_clips']
 
 # %% ../nbs/16_experiment.ipynb #fe1a93c7
 import ast, hashlib, json, logging, platform, subprocess
@@ -82,6 +82,14 @@ def differences(found, wanted):
     return differs + [f"other {name}" for name in ("data_hash", "code") if found[name] != wanted[name]]
 
 
+def read_kept(path, wanted):
+    "What a JSON file of an earlier run says; None if there is no file. Raises ValueError if it was made with another config, data or code, saying what differs."
+    if not path.exists(): return None
+    kept = json.loads(path.read_text())
+    if (differs := differences(kept, wanted)): raise ValueError(f"{path} holds a run with {', '.join(differs)}; remove it or choose another runs folder")
+    return kept
+
+
 def finished(folder, wanted):
     """Whether a run folder is done and holds just what is wanted.
 
@@ -153,10 +161,7 @@ def tune_run(config, trial, train, dev, data_hash, root, stage1s):
     "One trial, kept or made: a dictionary with its dev UA. Raises ValueError if a kept one was made with another config, data or code."
     wanted = record(config, data_hash)
     path = Path(root)/"tuning"/config.dataset/config.method/f"fold{config.fold}-{'-'.join(f'{k}{v:g}' for k, v in trial.items())}.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if (differs := differences(kept, wanted)): raise ValueError(f"{path} holds a trial with {', '.join(differs)}; remove it or choose another runs folder")
-        return kept
+    if kept := read_kept(path, wanted): return kept
     method = fit_shared(config, train, dev, stage1s)
     kept = wanted | {"trial": trial, "dev": dev_score(method, dev), "seconds": sum(h.seconds for h in method.histories.values())}
     write_text(path, json.dumps(kept))
@@ -338,8 +343,13 @@ def collect(root, results):
     lines = {name: rows for name, rows in lines.items() if rows}
     files = {Path(results)/"runs"/dataset/f"{method}.jsonl": rows for (dataset, method), rows in lines.items()}
     files |= {Path(results)/"runs"/dataset/"clips.jsonl": test_clips(dataset) for dataset in sorted({d for d, _ in lines})}
-    for path, rows in files.items(): write_text(path, "".join(json.dumps(row) + "\n" for row in sorted(rows, key=line_order)))
+    for path, rows in files.items(): write_lines(path, sorted(rows, key=line_order))
     return sorted(files)
+
+
+def write_lines(path, rows):
+    "Write dictionaries as a .jsonl file, a line each."
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def check_repetition(first, other, folder):

@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'DAMAGED', 'READERS', 'ZERO_ROWS', 'new_folder', 'write_bytes', 'write_text', 'Corpus',
            'read_table_of_clips', 'label_numbers', 'feature_files', 'stack_by_id', 'read_npy', 'check_unpacked',
            'read_arrays', 'read_columns', 'read_features', 'odd_rows', 'measured_rows', 'read_folder', 'read_about',
-           'write_folder', 'file_name', 'inspect', 'rows_of', 'found_problems', 'inspection_text', 'user_folders',
+           'write_folder', 'file_name', 'inspect', 'counted', 'found_problems', 'inspection_text', 'user_folders',
            'folder_dataset']
 
 # %% ../nbs/02_folders.ipynb #23c248c9
@@ -212,8 +212,7 @@ ZERO_ROWS = ("missing", "keep", "error")
 
 def odd_rows(x, block=4096):
     "{what: (N,) bool}: rows that are not finite, and rows that are all zero; read block by block, for features that do not fit in memory."
-    flat = [x[i:i + block].reshape(len(x[i:i + block]), -1) for i in range(0, len(x), block)] if len(x) * x[0].size < 1 << 24 else None
-    parts = flat if flat is not None else (np.asarray(x[i:i + block]).reshape(len(x[i:i + block]), -1) for i in range(0, len(x), block))
+    parts = (x[start:start + block].reshape(-1, x[0].size) for start in range(0, len(x), block))
     finite, zero = zip(*((np.isfinite(part).all(1), ~part.any(1)) for part in parts))
     return {"not finite": ~np.concatenate(finite), "all zero": np.concatenate(zero)}
 
@@ -296,17 +295,16 @@ def inspect(corpus):
     clips: a row per split, counting clips, groups, unlabelled, and each class. modalities: a row per modality.
     """
     clips, name = corpus.clips, np.where(corpus.split == "", "all", corpus.split)
-    counts = {split: {"clips": len(some), "groups": len(np.unique(some.groups)), "unlabelled": int((some.labels < 0).sum()), **{c: int((some.labels == i).sum()) for i, c in enumerate(clips.classes)}}
-              for split in dict.fromkeys(name) for some in [rows_of(clips, name == split)]}
+    counts = {split: counted(clips.labels[name == split], clips.groups[name == split], clips.classes) for split in dict.fromkeys(name)}
     made = lambda m: clips.provenance.get(m, Provenance("unknown"))
     kinds = {m: {"width": d, "frames": f"{clips.lengths[m][corpus.here[:, i]].min()} to {clips.lengths[m][corpus.here[:, i]].max()}" if m in clips.lengths else "", "missing": int((~corpus.here[:, i]).sum()),
                  "extractor": made(m).extractor, "saw labels": {True: "yes", False: "no", None: "unknown"}[made(m).saw_labels], "licence": made(m).licence} for i, (m, d) in enumerate(clips.dims.items())}
     return {"clips": pd.DataFrame(counts).T.rename_axis("split"), "modalities": pd.DataFrame(kinds).T.rename_axis("modality"), "problems": [*corpus.problems, *found_problems(corpus)]}
 
 
-def rows_of(clips, rows):
-    "Ids, groups and labels of some rows, without touching features."
-    return Clips(clips.ids[rows], {"none": np.zeros((int(rows.sum()), 1))}, clips.labels[rows], clips.classes, clips.groups[rows])
+def counted(labels, groups, classes):
+    "How many clips, groups, unlabelled clips and clips of each class there are. labels, groups: (N,)."
+    return {"clips": len(labels), "groups": len(np.unique(groups)), "unlabelled": int((labels < 0).sum()), **{name: int((labels == i).sum()) for i, name in enumerate(classes)}}
 
 
 def found_problems(corpus):

@@ -8,7 +8,7 @@ __all__ = ['LEAKS', 'RETRIEVING', 'BEGIN', 'END', 'joined', 'told_features', 'An
            'draw_inflation', 'write_leaks', 'inflation_text', 'leaks_block']
 
 # %% ../nbs/20_leaks.ipynb #c299b887
-import json, warnings
+import copy, json, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from .baselines import vectors
 from .conditions import all_conditions, choose
 from .controls import configure, make_method
 from .data import Scaler
-from .experiment import commit, differences, record, result_line, test_clips, training_record
+from .experiment import commit, read_kept, record, result_line, test_clips, training_record, write_lines
 from .folders import write_text
 from .protocol import cut_dev, load_dataset, make_judge
-from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, read_lines, short, wide
+from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, marked_points, read_lines, short, wide
 from .training import pretrain
 
 # %% ../nbs/20_leaks.ipynb #578e0bd7
@@ -48,10 +48,10 @@ def joined(first, second):
     return replace(first, **columns, features=features, lengths=lengths)
 
 
-def told_features(clips, everything, seed, width=64):
-    """Clips whose features are the hidden layer of a small network for each modality that was trained on `everything`, labels included.
+def told_features(everything, seed, width=64):
+    """A function Clips -> Clips whose features are the hidden layer of a small network for each modality that was trained on `everything`, labels included.
 
-    Sequences are averaged first. Returns a function Clips -> Clips.
+    Sequences are averaged first.
     """
     scaler, networks = Scaler.fit(everything), {}
     with warnings.catch_warnings():
@@ -93,7 +93,7 @@ def leaky_methods(config, learnable, test, leaks=tuple(LEAKS)):
     """
     for leak in leaks: choose("leak", leak, LEAKS)
     train, dev = cut_dev(learnable, config.seed)
-    told = told_features(learnable, joined(learnable.labelled(), test), config.seed) if "features" in leaks else None
+    told = told_features(joined(learnable.labelled(), test), config.seed) if "features" in leaks else None
     kinds = {"": (train, dev, train), "stage1": (train, dev, joined(train, test)), "selection": (train, test, train)}
     if told: kinds["features"] = (told(train), told(dev), told(train))
     fitted = {}
@@ -113,7 +113,6 @@ def base(leak):
 
 def copy_of(method):
     "A method that shares the networks of another but not its store."
-    import copy
     twin = copy.copy(method)
     if hasattr(method, "store"): twin.store = copy.copy(method.store)
     return twin
@@ -127,10 +126,7 @@ def leak_run(dataset, method, fold, seed, root, **changes):
     chosen, config = load_dataset(dataset), configure(dataset, method, fold, seed, **changes)
     learnable, test = chosen.parts(fold)
     wanted, path = record(config, "-".join(part.hash() for part in (learnable, test))), Path(root)/"leaks"/dataset/f"{method}-fold{fold}-seed{seed}.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if (differs := differences(kept, wanted)): raise ValueError(f"{path} holds a run with {', '.join(differs)}; remove it or choose another runs folder")
-        return kept["lines"]
+    if kept := read_kept(path, wanted): return kept["lines"]
     lines = []
     for leak, answering in leaky_methods(config, learnable, test).items():
         judge, training = make_judge(answering.judged), training_record(answering.method, answering.chosen_on)
@@ -147,7 +143,7 @@ def collect_leaks(root, results):
     for folder in sorted(Path(root).glob("leaks/*")):
         lines = [line for path in sorted(folder.glob("*.json")) for line in json.loads(path.read_text())["lines"]]
         files |= {Path(results)/"leaks"/folder.name/"lines.jsonl": lines, Path(results)/"leaks"/folder.name/"clips.jsonl": list(test_clips(folder.name))}
-    for path, rows in files.items(): write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    for path, rows in files.items(): write_lines(path, rows)
     return sorted(files)
 
 
@@ -173,8 +169,7 @@ def inflation_table(all_results, metric="WA"):
 def inflation_view(table, condition=MISSING):
     "Leaks and methods by data sets, points with their interval under one condition, ▲ or ▼ where p_holm < .05: a DataFrame of text."
     rows = table[table.condition == condition]
-    mark = lambda r: "" if r.p_holm >= .05 else " ▲" if r.difference > 0 else " ▼"
-    rows = rows.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{mark(r)}" for r in rows.itertuples()], rank=rows.leak.map(list(LEAKS).index), leak=rows.leak.map(LEAKS), **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
+    rows = rows.assign(cell=marked_points(rows), rank=rows.leak.map(list(LEAKS).index), leak=rows.leak.map(LEAKS), **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
     rows = rows.sort_values(["rank", "method"], ascending=[True, False], kind="stable")
     return wide(rows, ["leak", "method"], "data set", sorted(set(rows["data set"])))
 

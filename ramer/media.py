@@ -18,7 +18,7 @@ import pandas as pd
 
 from .conditions import choose
 from .data import Clips, Provenance
-from .folders import Corpus, file_name, label_numbers, read_table_of_clips, write_folder
+from .folders import Corpus, label_numbers, read_table_of_clips, stack_by_id, write_folder
 
 # %% ../nbs/22_media.ipynb #e6acc9b4
 def read_sound(path):
@@ -136,13 +136,10 @@ def extract_each(modality, paths, folder, progress):
 
 def gather(table, features, problems):
     "A Corpus of a table of clips and {modality: {clip: (D,)}}. Raises ValueError for a modality without any."
-    n, arrays, here = len(table), {}, []
+    arrays, here = {}, []
     for modality, some in features.items():
         if not some: raise ValueError(f"no file of {modality!r} could be read: {problems[0] if problems else 'none is named in the table of clips'}")
-        file_name(modality)
-        rows = np.array([name in some for name in table.id])
-        arrays[modality] = np.zeros((n, len(next(iter(some.values())))), np.float32)
-        arrays[modality][rows] = [some[name] for name in table.id[rows]]
+        arrays[modality], _, rows = stack_by_id(table.id.tolist(), some)
         here.append(rows)
     labels, classes = label_numbers(table.label.tolist())
     clips = Clips(table.id, arrays, labels, classes, np.where(table.group == "", table.id, table.group), provenance={m: EXTRACTORS[m].provenance for m in arrays})

@@ -8,10 +8,11 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
            'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
-           'with_interval', 'experiments', 'with_set', 'wide', 'variant_of', 'variants_table', 'variants_view',
-           'markdown', 'verdict', 'verdicts', 'gains', 'marks', 'main_table', 'readme_block', 'replace_block',
-           'calibration_table', 'confidences', 'confidence_tables', 'draw_confidence', 'paper_table', 'latex_table',
-           'compare', 'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
+           'with_interval', 'signed_points', 'experiments', 'with_set', 'wide', 'variant_of', 'variants_table',
+           'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains', 'marks', 'main_table',
+           'readme_block', 'replace_block', 'calibration_table', 'confidences', 'confidence_tables', 'draw_confidence',
+           'paper_table', 'latex_table', 'compare', 'compare_cell', 'comparison_text', 'write_report', 'write_figures',
+           'read_table', 'show_table']
 
 # %% ../nbs/18_report.ipynb #5935640c
 import json, re
@@ -365,6 +366,11 @@ def with_interval(rows, scale=100, digits=1):
     return [f"{scale * r['mean']:.{digits}f} [{scale * r.low:.{digits}f}, {scale * r.high:.{digits}f}]" for _, r in rows.iterrows()]
 
 
+def signed_points(rows):
+    "Each difference as 'points [low, high]', signed: a list of text."
+    return [f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in rows.itertuples()]
+
+
 def experiments(table, metric="WA"):
     """{name: DataFrame} of the first three experiments of the paper's summary, from the table of conditions; cells as 'mean [low, high]' in %.
 
@@ -413,11 +419,15 @@ def variants_table(all_results, metric="WA"):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["dataset", "method", "variant", *columns, "p_holm"])
 
 
+def marked_points(rows):
+    "Each difference as 'points [low, high]', with ▲ or ▼ where p_holm < .05: a list of text."
+    mark = lambda r: "" if r.p_holm >= .05 else " ▲" if r.difference > 0 else " ▼"
+    return [text + mark(r) for text, r in zip(signed_points(rows), rows.itertuples())]
+
+
 def variants_view(variants):
     "Variants by data sets, 'points [low, high]', with ▲ or ▼ where p_holm < .05: a DataFrame of text."
-    mark = lambda r: "" if r.p_holm >= .05 else " ▲" if r.difference > 0 else " ▼"
-    cells = variants.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]{mark(r)}" for r in variants.itertuples()])
-    cells = cells.assign(rank=cells.method.map(ORDER.index)).sort_values(["rank", "variant"], kind="stable")
+    cells = variants.assign(cell=marked_points(variants), rank=variants.method.map(ORDER.index)).sort_values(["rank", "variant"], kind="stable")
     return wide(cells, ["method", "variant"], "dataset", sorted(set(cells.dataset)))
 
 # %% ../nbs/18_report.ipynb #6387140c
@@ -457,8 +467,7 @@ def verdicts(differences, metric="WA"):
 def gains(differences, notes, method="ramer", metric="WA"):
     "Points of a method over zero-fill, a row per data set, a column per condition, each with its interval. notes: {data set: note}."
     rows = differences[(differences.method == method) & (differences.reference == "zero") & (differences.metric == metric)]
-    rows = rows.assign(cell=[f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for r in rows.itertuples()],
-                       **{"data set": [f"{d} ({short(notes[d])})" for d in rows.dataset]})
+    rows = rows.assign(cell=signed_points(rows), **{"data set": [f"{d} ({short(notes[d])})" for d in rows.dataset]})
     return wide(rows, ["data set"], "condition", condition_order(rows))
 
 
