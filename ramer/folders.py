@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'DAMAGED', 'READERS', 'ZERO_ROWS', 'new_folder', 'write_bytes', 'write_text', 'Corpus',
            'read_table_of_clips', 'label_numbers', 'feature_files', 'stack_by_id', 'read_npy', 'check_unpacked',
-           'read_arrays', 'read_columns', 'read_features', 'odd_rows', 'measured_rows', 'read_folder', 'read_about',
-           'write_folder', 'file_name', 'inspect', 'counted', 'found_problems', 'inspection_text', 'user_folders',
-           'folder_dataset']
+           'read_arrays', 'read_columns', 'read_features', 'odd_rows', 'measured_rows', 'measured', 'read_folder',
+           'read_about', 'write_folder', 'file_name', 'inspect', 'counted', 'found_problems', 'inspection_text',
+           'user_folders', 'folder_dataset']
 
 # %% ../nbs/02_folders.ipynb #23c248c9
 import json, os, shutil, tempfile, tokenize, zipfile, zlib
@@ -233,6 +233,21 @@ def measured_rows(modality, x, here, ids, zero_rows):
     return x, here, problems
 
 
+def measured(read, where, ids, zero_rows):
+    """(features, lengths, here (N, M) bool, problems) of what was read for each modality.
+
+    read: {modality: (features, lengths or None, here)}. where: {modality: its path}, for the message. zero_rows: see `read_folder`.
+    Raises ValueError, naming the path, if a modality has no measurement.
+    """
+    features, lengths, here, problems = {}, {}, [], []
+    for modality, (x, n, there) in read.items():
+        try: features[modality], there, said = measured_rows(modality, x, there, ids, zero_rows)
+        except ValueError as error: raise ValueError(f"{where[modality]}: {error}") from error
+        if n is not None: lengths[modality] = np.where(there, n, 1)
+        here.append(there); problems += said
+    return features, lengths, np.stack(here, 1), problems
+
+
 def read_folder(folder, zero_rows="missing"):
     """The Corpus in a folder.
 
@@ -243,21 +258,17 @@ def read_folder(folder, zero_rows="missing"):
     folder, table = Path(folder), read_table_of_clips(folder)
     about = read_about(folder)
     files = feature_files(folder, about.get("modalities", ("a", "v", "l")))
-    lacking, features, lengths, here, problems = table.missing.str.split(), {}, {}, [], []
+    lacking = table.missing.str.split()
     for name in dict.fromkeys(name for names in lacking for name in names): choose(f"modality in column missing of {folder}", name, files)
-    for modality, path in files.items():
-        x, n, there = read_features(path, table)
-        there = there & ~np.array([modality in names for names in lacking])
-        try: features[modality], there, said = measured_rows(modality, x, there, table.id.tolist(), zero_rows)
-        except ValueError as error: raise ValueError(f"{path}: {error}") from error
-        if n is not None: lengths[modality] = np.where(there, n, 1)
-        here.append(there); problems += said
+    read = {modality: read_features(path, table) for modality, path in files.items()}
+    read = {modality: (x, n, there & ~np.array([modality in names for names in lacking])) for modality, (x, n, there) in read.items()}
+    features, lengths, here, problems = measured(read, files, table.id.tolist(), zero_rows)
     try:
         labels, classes = label_numbers(table.label.tolist(), about.get("classes", ()))
         provenance = {m: Provenance(**p) for m, p in about.get("provenance", {}).items() if m in features}
         clips = Clips(table.id, features, labels, classes, np.where(table.group == "", table.id, table.group), lengths, provenance)
         fold = table.fold.replace("", "-1").astype(float)
-        return Corpus(clips, np.stack(here, 1), table.split, fold.astype(int), (*about.get("problems", ()), *problems))
+        return Corpus(clips, here, table.split, fold.astype(int), (*about.get("problems", ()), *problems))
     except (ValueError, TypeError) as error: raise ValueError(f"{folder}: {error}") from error
 
 

@@ -6,9 +6,9 @@
 __all__ = ['ARRAY', 'ADMITTED', 'IEMOCAP', 'KNOWN', 'SIGNS', 'MMSA', 'PARTS', 'LAYOUTS', 'rebuild_array', 'rebuild_dtype',
            'rebuild_number', 'rebuild_buffer', 'rebuild_bytes', 'Unpickler', 'unpickle', 'read_object_arrays',
            'before_last', 'Known', 'sign_labels', 'label_names', 'read_mertools', 'checked_labels', 'emotion_name',
-           'sentiment', 'assemble', 'read_groups', 'read_feature_folder', 'inside', 'load_array', 'read_clip',
-           'valid_lengths', 'read_mmsa', 'read_fold', 'read_mmin', 'read_gcnet', 'named', 'guess_layout', 'read_layout',
-           'write_hub_folder', 'as_list', 'hub_card']
+           'sentiment', 'assemble', 'read_groups', 'read_feature_folder', 'room', 'read_vectors', 'read_sequences',
+           'inside', 'load_array', 'read_clip', 'valid_lengths', 'read_mmsa', 'read_fold', 'read_mmin', 'read_gcnet',
+           'named', 'guess_layout', 'read_layout', 'write_hub_folder', 'as_list', 'hub_card']
 
 # %% ../nbs/21_layouts.ipynb #b96c4da1
 import io, os, pickle, re, zipfile
@@ -21,7 +21,7 @@ import pandas as pd
 
 from .conditions import choose
 from .data import Clips, Provenance
-from .folders import DAMAGED, Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured_rows, new_folder, read_folder, write_text
+from .folders import DAMAGED, Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured, new_folder, read_folder, write_text
 
 # %% ../nbs/21_layouts.ipynb #54fe9cdd
 ARRAY = object()                                       # stands for numpy.ndarray, which a pickle may name but not call
@@ -165,7 +165,7 @@ def read_mertools(labels, features, corpus="mer", groups=None, frames=False, zer
     known, held = KNOWN[choose("corpus", corpus, KNOWN)], read_object_arrays(labels)
     rows = [{"id": name, "split": split.removesuffix("_corpus"), **said} for split, clips in held.items() for name, said in checked_labels(labels, split, clips)]
     if not rows: raise ValueError(f"{labels} has {', '.join(held) or 'nothing'}, expected keys such as train_corpus with {{clip: {{'emo': label}}}}")
-    table = pd.DataFrame(rows).drop_duplicates("id") if known.fold else pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
     names, problems = label_names(table, known.classes)
     return assemble(table, names, known, {m: read_feature_folder(folder, table.id.tolist(), frames, scratch and Path(scratch)/f"{file_name(m)}.npy") for m, folder in features.items()},
                     features, problems, zero_rows, groups, str(labels))
@@ -195,20 +195,15 @@ def sentiment(score):
 
 def assemble(table, names, known, read, where, problems, zero_rows, groups, source):
     "A Corpus of a table with id and split, label names, and {modality: (features, lengths, here)}. Raises ValueError, naming the source."
-    features, lengths, here, problems = {}, {}, [], list(problems)
-    for modality, (x, n, there) in read.items():
-        try: features[modality], there, said = measured_rows(modality, x, there, table.id.tolist(), zero_rows)
-        except ValueError as error: raise ValueError(f"{where[modality]}: {error}") from error
-        absent = int((~read[modality][2]).sum())
-        if absent: problems.append(f"{modality}: {absent} of {len(table)} clips have no file, the first '{table.id.iloc[np.flatnonzero(~read[modality][2])[0]]}'")
-        if n is not None: lengths[modality] = np.where(there, n, 1)
-        here.append(there); problems += said
+    absent = {modality: np.flatnonzero(~there) for modality, (_, _, there) in read.items()}
+    problems = [*problems, *(f"{m}: {len(rows)} of {len(table)} clips have no file, the first '{table.id.iloc[rows[0]]}'" for m, rows in absent.items() if len(rows))]
+    features, lengths, here, said = measured(read, where, table.id.tolist(), zero_rows)
     try:
         numbers, classes = label_numbers(names, known.classes)
         group = read_groups(groups, table.id.tolist()) if groups else table.id.map(known.group) if known.group else None
         fold = table.id.map(known.fold).to_numpy() if known.fold else None
         provenance = {m: Provenance(Path(str(where[m])).name) for m in features}
-        return Corpus(Clips(table.id, features, numbers, classes, group, lengths, provenance), np.stack(here, 1), table.split, fold, tuple(problems))
+        return Corpus(Clips(table.id, features, numbers, classes, group, lengths, provenance), here, table.split, fold, (*problems, *said))
     except ValueError as error: raise ValueError(f"{source}: {error}") from error
 
 
@@ -233,23 +228,36 @@ def read_feature_folder(folder, ids, frames=False, scratch=None):
     present = {entry.name.removesuffix(".npy"): entry for entry in os.scandir(folder) if entry.name.endswith(".npy") or entry.is_dir()}
     here = np.array([file_name(name) in present for name in ids])
     if not here.any(): raise ValueError(f"{folder} holds no file for any of {len(ids)} clips, the first '{ids[0]}'")
-    read = lambda i: read_clip(inside(folder, present[ids[i]]), frames)
-    first, rows = read(np.flatnonzero(here)[0]), np.flatnonzero(here)
-    if not frames:
-        out = np.lib.format.open_memmap(scratch, "w+", np.float32, (len(ids), len(first))) if scratch else np.zeros((len(ids), len(first)), np.float32)
-        for i in rows:
-            vector = read(i)
-            if vector.shape != first.shape: raise ValueError(f"{present[ids[i]].path} has {len(vector)} numbers, others {len(first)}")
-            out[i] = vector
-        return out, None, here
-    arrays = {i: read(i) for i in rows}
-    wrong = next((i for i in rows if arrays[i].shape[1] != first.shape[1]), None)
-    if wrong is not None: raise ValueError(f"{present[ids[wrong]].path} has frames of {arrays[wrong].shape[1]} numbers, others {first.shape[1]}")
-    lengths = np.array([len(arrays[i]) if i in arrays else 1 for i in range(len(ids))])
-    shape = (len(ids), lengths.max(), first.shape[1])
-    out = np.lib.format.open_memmap(scratch, "w+", np.float32, shape) if scratch else np.zeros(shape, np.float32)
-    for i, array in arrays.items(): out[i, :len(array)] = array
-    return out, lengths, here
+    paths = {row: inside(folder, present[ids[row]]) for row in np.flatnonzero(here).tolist()}
+    return *(read_sequences if frames else read_vectors)(paths, len(ids), scratch), here
+
+
+def room(scratch, shape):
+    "Zeros of a shape, float32, in memory or, with a path, in a file that is mapped."
+    return np.lib.format.open_memmap(scratch, "w+", np.float32, shape) if scratch else np.zeros(shape, np.float32)
+
+
+def read_vectors(paths, n, scratch):
+    "((n, D), None) from {row: path of one clip's features}. Raises ValueError, naming the file, for another width than the first."
+    out = None
+    for row, path in paths.items():
+        vector = read_clip(path, frames=False)
+        if out is None: out = room(scratch, (n, len(vector)))
+        if len(vector) != out.shape[1]: raise ValueError(f"{path} has {len(vector)} numbers, others {out.shape[1]}")
+        out[row] = vector
+    return out, None
+
+
+def read_sequences(paths, n, scratch):
+    "((n, T, D) padded with zeros, lengths (n,)) from {row: path of one clip's features}. Raises ValueError, naming the file, for another width than the first."
+    arrays = {row: read_clip(path, frames=True) for row, path in paths.items()}
+    width = next(iter(arrays.values())).shape[1]
+    for row, array in arrays.items():
+        if array.shape[1] != width: raise ValueError(f"{paths[row]} has frames of {array.shape[1]} numbers, others {width}")
+    lengths = np.array([len(arrays[row]) if row in arrays else 1 for row in range(n)])
+    out = room(scratch, (n, lengths.max(), width))
+    for row, array in arrays.items(): out[row, :len(array)] = array
+    return out, lengths
 
 
 def inside(folder, entry):
