@@ -9,7 +9,7 @@ WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks test sync render lock clean
+.PHONY: help results publish leaks study studies test sync render lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
@@ -18,6 +18,10 @@ publish: $(READY)  ## rerun the full grid and replace what results/ and the READ
 	$(BIN)/python tools/sweep.py --grid publish --workers $(JOBS) --runs $(RUNS) --publish $(ARGS)
 leaks: $(READY)    ## measure what each leak is worth, into $(RUNS)/results/leaks (ARGS="--datasets mosi": only there; ARGS=--publish: into results/)
 	$(BIN)/python tools/sweep.py --grid leaks --workers $(JOBS) --runs $(RUNS) $(ARGS)
+study: $(READY)    ## rerun one study: make study NAME=top-k (ARGS="--datasets mosi": only there; ARGS=--publish: into results/)
+	$(BIN)/python tools/study.py $(NAME) --workers $(JOBS) --runs $(RUNS) $(ARGS)
+studies: $(READY)  ## rerun all studies and the page results/studies.md would be
+	$(BIN)/python tools/study.py --workers $(JOBS) --runs $(RUNS) $(ARGS)
 test: $(READY)  ## every test (ARGS=--slow: the long ones too)
 	$(BIN)/python -m pytest -q $(ARGS)
 sync: $(READY)  ## export the notebooks to ramer/ and clean them

@@ -72,7 +72,7 @@ class Ramer(FillMethod):
         nothing = queries.new_zeros(len(queries), self.config.hidden)
         if code == 2 ** queries.shape[1] - 1: return torch.stack([nothing] * queries.shape[1], 1)
         hits, missing = self.neighbours(queries, code, ids, groups), ~code_masks([code], queries.shape[1])[0]
-        slots = [fill_from(self.store, hits, m) if gone else nothing for m, gone in zip(self.store.modalities, missing)]
+        slots = [fill_from(self.store, hits, m, self.config.aggregate) if gone else nothing for m, gone in zip(self.store.modalities, missing)]
         return torch.stack(slots, 1)
 
     def filler(self, clips, codes, training=False):

@@ -24,7 +24,8 @@ from .metrics import confusion_matrix, ua
 # %% ../nbs/07_training.ipynb #29e3ad84
 OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "encoders": ("finetuned", "frozen"),
            "database": ("small", "medium", "large", "turbo"), "exclude": ("group", "id", "first", "none"),
-           "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean")}
+           "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
+           "aggregate": ("sum", "mean", "similarity", "attention", "median")}
 
 
 AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay")
@@ -76,6 +77,7 @@ class Config:
     k: int = 5                   # neighbours summed, counted after exclusion
     database: str = "small"      # what the store holds: labelled, half the unlabelled, all unlabelled, or everything
     policy: str = "joint"        # how two available modalities share one search
+    aggregate: str = "sum"       # how K neighbours become one feature
     exclude: str = "group"       # a training query never finds: its group, itself, its first hit (released), or anything goes
     query: str = "stage1"        # queries come from the frozen stage-1 encoders, or live from those in training (released)
     initial: str = "stage1"      # stage-3 encoders start from stage 1, or from scratch (released)

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT/"tools"))
 import sweep
 
-EXPERIMENTS = sorted((ROOT/"nbs"/"experiments").glob("*.ipynb"))
+EXPERIMENTS = sorted((ROOT/"nbs"/"experiments").rglob("*.ipynb"))
+STUDIES = [path for path in EXPERIMENTS if path.parent.name == "studies"]
 TINY = {"dataset": "gaussian", "folds": [0, 1], "seeds": [0], "methods": ["prior", "zero", "ramer"], "changes": {"epochs": 1}}
 
 
@@ -60,7 +61,7 @@ def test_papermill_sees_the_parameters(path):
 
 
 def test_sweep_refuses_an_unknown_parameter_with_the_nearest_name():
-    with pytest.raises(ValueError, match="did you mean 'condition'"): sweep.check_parameters(EXPERIMENTS[0].with_name("condition.ipynb"), {"conditon": "l"})
+    with pytest.raises(ValueError, match="did you mean 'condition'"): sweep.check_parameters(ROOT/"nbs"/"experiments"/"condition.ipynb", {"conditon": "l"})
 
 
 def test_sweep_refuses_a_notebook_without_parameters(tmp_path):
@@ -148,3 +149,23 @@ def test_the_leaks_jobs_cover_every_fold_and_seed():
     jobs = sweep.leak_jobs([sweep.Part("gaussian", ("zero", "ramer"), (0, 1), seeds=(0, 3))], Path("runs"), {})
     assert [(j.parameters["folds"], j.parameters["seeds"]) for j in jobs] == [([0], [0]), ([1], [0]), ([0], [3]), ([1], [3])]
     assert len({j.out for j in jobs}) == 4 and all(job.parameters["dataset"] in sweep.LEAKING for job in sweep.leak_jobs(sweep.grid_parts("leaks"), Path("runs"), {}))
+
+
+def test_there_is_a_notebook_for_each_study():
+    from ramer.studies import STUDIES as known
+    assert {path.stem for path in STUDIES} == set(known)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path):
+    from ramer.studies import STUDIES as known, answer, read_study, study_table, write_page
+    study = known[path.stem]
+    other = next(arm for arm in study.arms if arm != study.reference)
+    small = {"datasets": ["gaussian"], "folds": [0], "arms": [study.reference, other], "changes": {"epochs": 1}, "runs": str(tmp_path), "results": str(tmp_path/"results")}
+    run_notebook(f"studies/{path.stem}", small)
+    run_notebook(f"studies/{path.stem}", small | {"folds": [0, 1]})
+    kept = {p.name for p in (tmp_path/"results"/"studies"/path.stem).iterdir()}
+    assert kept == {"gaussian.jsonl", "table.csv", "figure.png", "answer.md"} and len(list(tmp_path.glob("studies/*/*/*.json"))) == 4
+    table = study_table(path.stem, read_study(tmp_path/"results", path.stem))
+    assert set(table.arm) == {study.reference, other} and (table.runs == 2).all()
+    assert answer(path.stem, table) in (tmp_path/"results"/"studies"/path.stem/"answer.md").read_text() and answer(path.stem, table) in write_page(tmp_path/"results")

@@ -1,0 +1,48 @@
+"""Run studies with papermill: a notebook per data set and fold fills in the runs, a last one draws and answers; then the page of all studies.
+
+A killed study goes on where it was when the same command is given again.
+"""
+import argparse, json, os, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sweep import ONE_THREAD, ROOT, Job, run_jobs
+
+DATASETS = ("mosi", "ravdess", "ravdess-goemotions", "gaussian", "prototypes")
+
+
+def study_jobs(name, datasets, folds, seeds, runs, results, changes):
+    "(a job for each data set and fold, the job that draws and answers) of a study."
+    common, out = {"seeds": seeds, "changes": changes, "runs": str(runs)}, runs/"notebooks"/"studies"/name
+    parts = [Job(f"studies/{name}", out/f"{dataset}-fold{fold}.ipynb", common | {"datasets": [dataset], "folds": [fold], "results": str(out/"parts"/f"{dataset}-fold{fold}")}) for dataset in datasets for fold in folds]
+    return parts, Job(f"studies/{name}", out/"study.ipynb", common | {"datasets": datasets, "folds": folds, "results": str(results)})
+
+
+def main(arguments=None):
+    from ramer.conditions import choose
+    from ramer.protocol import available_datasets, load_dataset
+    from ramer.studies import STUDIES, write_page
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join(STUDIES)}")
+    parser.add_argument("--datasets", nargs="+", default=DATASETS, help="only these, of those that can be loaded")
+    parser.add_argument("--folds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults in every arm")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=ROOT/"runs")
+    parser.add_argument("--publish", action="store_true", help="write into results/ instead of the runs folder")
+    options = parser.parse_args(arguments)
+    os.environ.update(ONE_THREAD)
+    runs, here = options.runs.resolve(), available_datasets()
+    results = ROOT/"results" if options.publish else runs/"results"
+    for name in options.names or STUDIES:
+        study = STUDIES[choose("study", name, STUDIES)]
+        asked = [d for d in options.datasets if d in here and study.conditions(load_dataset(d).parts(0)[1].modalities)]
+        parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes)
+        last.out.unlink(missing_ok=True)
+        if run_jobs(parts, options.workers, name) or run_jobs([last], 1, f"{name}, answer"): sys.exit(f"a notebook of {name} failed; the traces are in {last.out.parent}")
+        print((results/"studies"/name/"answer.md").read_text())
+    write_page(results)
+
+
+if __name__ == "__main__": main()
