@@ -65,7 +65,7 @@ class Classical(Method):
         else:
             shown = [blocks(clips, np.repeat(code_masks([code], len(clips.modalities)), len(clips), 0)) for code in self.codes]
             self.models = {"all": self.estimator().fit(np.concatenate(shown), np.tile(clips.labels, len(shown)))}
-        self.histories = {"fit": History([], [], 0, time.perf_counter() - start, self.parameters)}
+        self.histories = {"fit": History([], [], [], 0, time.perf_counter() - start, self.parameters)}
         return self
 
     def columns(self, code):

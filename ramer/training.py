@@ -120,9 +120,10 @@ def deterministic(seed):
 # %% ../nbs/07_training.ipynb #e47f1ddb
 @dataclass
 class History:
-    "What a training did: loss and dev score of each epoch, the chosen epoch (from 0), seconds, weights trained."
+    "What a training did: loss, dev score and mean length of the gradient before clipping in each epoch, the chosen epoch (from 0), seconds, weights trained."
     loss: list
     score: list
+    gradient: list
     chosen: int
     seconds: float
     parameters: int
@@ -136,9 +137,9 @@ def fit(network, loss, score, rows, config):
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser, schedule = make_optimiser(trained, config)
-    history, best, start = History([], [], 0, 0., sum(p.numel() for p in trained)), None, time.perf_counter()
+    history, best, start = History([], [], [], 0, 0., sum(p.numel() for p in trained)), None, time.perf_counter()
     for epoch in range(config.epochs):
-        history.loss.append(train_epoch(network, loss, optimiser, rows, config))
+        for kept, value in zip((history.loss, history.gradient), train_epoch(network, loss, optimiser, rows, config)): kept.append(value)
         schedule.step()
         network.eval()
         history.score.append(score())
@@ -162,16 +163,16 @@ def make_optimiser(weights, config):
 
 
 def train_epoch(network, loss, optimiser, rows, config):
-    "One pass over the training clips in random order; returns the mean loss."
+    "One pass over the training clips in random order; returns the mean loss and the mean length of the gradient before clipping."
     network.train()
-    losses = []
+    losses, lengths = [], []
     for part in torch.randperm(rows).split(config.batch):
         value = loss(part)
         if not torch.isfinite(value): raise FloatingPointError(f"the loss became {value.item()}; lower learning_rate")
         optimiser.zero_grad(); value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        lengths.append(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip).item())
         optimiser.step(); losses.append(value.item())
-    return float(np.mean(losses))
+    return float(np.mean(losses)), float(np.mean(lengths))
 
 # %% ../nbs/07_training.ipynb #0403ebb3
 NETWORK_FIELDS = ("width", "layers", "heads", "feedforward", "dropout", "positions", "hidden", "head_dropout", "unit_length")
