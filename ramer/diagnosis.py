@@ -182,16 +182,17 @@ def draw_purity(ax, diagnosis):
 
 
 def draw_hubs(ax, diagnosis):
-    "The part of all hits that the most found share of the store has; the diagonal where all are found alike."
+    "The part of all hits that the most found share of the store has; dotted, where all are found alike."
     counts = np.sort(diagnosis.retrieval["counts"])[::-1]
-    ax.plot(np.arange(1, len(counts) + 1) / len(counts), counts.cumsum() / counts.sum(), color="#4477aa"); ax.plot([0, 1], [0, 1], color="#999999", lw=.8, ls=":")
+    share = np.arange(1, len(counts) + 1) / len(counts)
+    ax.plot(share, counts.cumsum() / counts.sum(), color="#4477aa"); ax.plot(share, share, color="#999999", lw=.8, ls=":")
     ax.axvline(.01, color="#cc3311", ls="--", lw=1); ax.set(title="part of all hits\n(dashed: the first hundredth)", xlabel="share of the store, most found first", xscale="log", ylim=(0, 1.02))
 
 
 def draw_fills(ax, diagnosis):
     "Cosine to the true feature by missing modality, filled and average."
     pd.DataFrame({"filled": diagnosis.fusion["fill"], "average clip": diagnosis.fusion["mean"]}).plot.bar(ax=ax, color=["#4477aa", "#bbbbbb"], rot=0)
-    ax.set(title="cosine to the true feature", xlabel="missing"); ax.legend(frameon=False, fontsize=8)
+    ax.set(title="cosine to the true feature", xlabel="missing"); ax.margins(y=.3); ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
 
 def draw_training(ax, diagnosis):

@@ -23,7 +23,7 @@ from .metrics import confusion_matrix, ua
 
 # %% ../nbs/07_training.ipynb #29e3ad84
 OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "encoders": ("finetuned", "frozen"),
-           "database": ("small", "medium", "large", "turbo"), "exclude": ("group", "id", "first", "none"),
+           "database": ("small", "medium", "large", "turbo"), "keep": ("all", "confident", "agreeing", "pure", "distinct"), "exclude": ("group", "id", "first", "none"),
            "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
            "aggregate": ("sum", "mean", "similarity", "attention", "median")}
 
@@ -36,6 +36,8 @@ def check_field(field, value):
     if type(value) is not field.type and not (field.type is float and type(value) is int):
         raise ValueError(f"{field.name} is {value!r}, expected {field.type.__name__}, such as {field.default!r}")
     if field.name in OPTIONS: choose(field.name, value, OPTIONS[field.name])
+    elif field.name == "share":
+        if not 0 < value <= 1: raise ValueError(f"share is {value}, expected more than 0 and at most 1")
     elif field.name.endswith("dropout") or field.name == "beta1":
         if not 0 <= value < 1: raise ValueError(f"{field.name} is {value}, expected from 0 to less than 1")
     elif field.type in (int, float) and not (value > 0 or value == 0 and field.name in AT_LEAST_ZERO):
@@ -76,6 +78,8 @@ class Config:
     # --- RAMER, stages 2 and 3
     k: int = 5                   # neighbours summed, counted after exclusion
     database: str = "small"      # what the store holds: labelled, half the unlabelled, all unlabelled, or everything
+    keep: str = "all"            # which of these clips stay in it: all, or those that a quality filter lets pass
+    share: float = 1.            # which part of them, drawn at random
     policy: str = "joint"        # how two available modalities share one search
     aggregate: str = "sum"       # how K neighbours become one feature
     exclude: str = "group"       # a training query never finds: its group, itself, its first hit (released), or anything goes
