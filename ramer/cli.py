@@ -84,7 +84,7 @@ def listing(context: typer.Context):
             chosen = load_dataset(name)
             _, test = chosen.parts(0)
             typer.echo(f"{name:20} {', '.join(f'{m} {d}' for m, d in test.dims.items())}; {len(test.classes)} classes; {chosen.protocol}; {chosen.note}")
-        else: typer.echo(f"{name:20} not here: set RAMER_DATA to the folder that holds its file")
+        else: typer.echo(f"{name:20} not here: set RAMER_DATA to the folder that holds its file, or `ramer data fetch {name}`")
 
 
 Source = Annotated[Path, typer.Argument(help="a folder with clips.csv, a MERTools label .npz, an MMSA .pkl, or the root of MMIN's or GCNet's features")]
@@ -124,11 +124,14 @@ def convert(source: Source, target: Annotated[Path, typer.Argument(help="a new f
 
 
 @data.command()
-def fetch(name: Annotated[str, typer.Argument(help="mosi")], folder: Annotated[Path, typer.Option(help="where it goes; default: $RAMER_DATA")] = None,
-          base: Annotated[str, typer.Option(help="another address of the same parts, such as a mirror")] = None):
-    "Download a public set's parts from where they were published, check them, and build its file. Cut off, it goes on where it was."
-    from ramer.sources import fetch as fetch_set
-    typer.echo(fetch_set(name, folder, base, progress=sys.stderr.isatty()))
+def fetch(name: Annotated[str, typer.Argument(help="set; without one, they are listed with their sizes and licences")] = "", folder: Annotated[Path, typer.Option(help="where it goes; default: $RAMER_DATA")] = None,
+          base: Annotated[str, typer.Option(help="address with the same folders OWNER/REPOSITORY/COMMIT, such as a mirror; default: GitHub's")] = ""):
+    "Download a public set's parts from where they were published, check them, and build its file; its size and licence are said first. Cut off, it goes on where it was."
+    from ramer.sources import GITHUB, SOURCES, source_text, fetch as fetch_set
+    for one in [name] if name else SOURCES: typer.echo(source_text(one), err=bool(name))
+    if not name: return
+    from tqdm import tqdm
+    typer.echo(fetch_set(name, folder, base or GITHUB, lambda items, doing: tqdm(items, desc=f"{name}, {doing}", disable=None)))
 
 
 @data.command()
@@ -196,7 +199,7 @@ def results_folder():
     return clone if clone.exists() and not here.exists() else here
 
 
-EXTRAS = {"compare": ("skops", "statsmodels"), "formats": ("h5py", "pyarrow"), "sources": ("pooch",), "media": ("av", "opensmile", "all_minilm_l6_v2", "sentence_transformers", "tqdm")}
+EXTRAS = {"compare": ("skops", "statsmodels"), "formats": ("h5py", "pyarrow"), "sources": ("pooch", "requests"), "media": ("av", "opensmile", "all_minilm_l6_v2", "sentence_transformers", "tqdm")}
 
 
 def main(arguments=None):

@@ -103,7 +103,7 @@ def test_a_wheel_holds_the_library_and_nothing_else(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     wheel, = (tmp_path/"dist").glob("*.whl")
     held = zipfile.ZipFile(wheel).namelist()
-    assert {f"ramer/{path.name}" for path in (ROOT/"ramer").glob("*.py")} <= set(held)
+    assert {path.relative_to(ROOT).as_posix() for path in [*(ROOT/"ramer").glob("*.py"), *(ROOT/"ramer"/"checksums").glob("*.txt")]} <= set(held)
     assert {name.split("/")[0] for name in held} == {"ramer", f"ramer-{ramer.__version__}.dist-info"}
     assert any(name.endswith("/licenses/LICENSE") for name in held)
     assert not [name for name in held if name.endswith((".ipynb", ".npz", ".jsonl")) or "test_" in name.split("/")[-1]]
