@@ -136,8 +136,8 @@ def fetch(name: Annotated[str, typer.Argument(help="set; without one, they are l
 
 @data.command()
 def extract(source: Annotated[Path, typer.Argument(help="a folder of recordings (.wav, .mp4 …) and transcripts (.txt); one name, one clip; perhaps a clips.csv with labels")], target: Annotated[Path, typer.Argument(help="a new folder")],
-            modalities: Annotated[list[str], typer.Option(help="a or l; default: all that have files")] = ()):
-    "Make features of recordings and transcripts: eGeMAPS and sentence embeddings. Stopped, it goes on where it was."
+            modalities: Annotated[list[str], typer.Option(help="a, v or l; default: all that have files")] = ()):
+    "Make features of recordings and transcripts: eGeMAPS, face landmarks and sentence embeddings. Stopped, it goes on where it was."
     from ramer.folders import inspection_text
     from ramer.media import extract as extract_media
     from tqdm import tqdm
@@ -199,7 +199,7 @@ def results_folder():
     return clone if clone.exists() and not here.exists() else here
 
 
-EXTRAS = {"compare": ("skops", "statsmodels"), "formats": ("h5py", "pyarrow"), "sources": ("pooch", "requests"), "media": ("av", "opensmile", "all_minilm_l6_v2", "sentence_transformers", "tqdm")}
+EXTRAS = {"compare": ("skops", "statsmodels"), "formats": ("h5py", "pyarrow"), "sources": ("pooch", "requests"), "media": ("av", "opensmile", "dlib", "face-recognition-models", "all_minilm_l6_v2", "sentence_transformers", "tqdm")}
 
 
 def main(arguments=None):

