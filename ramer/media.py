@@ -146,7 +146,7 @@ EXTRACTORS = {"a": Extractor((".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", "
 
 # %% ../nbs/24_media.ipynb #a76fa586
 def media_files(folder):
-    """{modality: {clip: path}} of the media files in a folder, folders below it included.
+    """{modality: {clip: path}} of the media files in a folder, folders below it included; the sound of a film counts where the clip has no sound file of its own.
 
     Raises FileNotFoundError if there is none, ValueError if two files are the same clip's same modality.
     """
@@ -154,8 +154,10 @@ def media_files(folder):
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)):
         for modality, extractor in EXTRACTORS.items():
             if path.suffix.lower() not in extractor.suffixes: continue
-            if path.stem in found[modality]: raise ValueError(f"{found[modality][path.stem]} and {path} are both {modality} of clip '{path.stem}'; rename or remove one")
-            found[modality][path.stem] = path
+            there = found[modality].get(path.stem)
+            films = [p for p in (there, path) if p and p.suffix.lower() in EXTRACTORS["v"].suffixes]
+            if there and (modality == "v" or len(films) != 1): raise ValueError(f"{there} and {path} are both {modality} of clip '{path.stem}'; rename or remove one")
+            if not there or there in films: found[modality][path.stem] = path
     if not any(found.values()): raise FileNotFoundError(f"{folder} holds no media; expected files such as clip1.wav, clip1.mp4 or clip1.txt")
     return {m: files for m, files in found.items() if files}
 
@@ -164,6 +166,7 @@ def extract(source, target, modalities=(), progress=lambda paths, name: paths):
     """Extract the features of a folder of recordings and transcripts, and write them into a new folder (see `read_folder`). Returns the Corpus.
 
     source: may hold a clips.csv with labels, groups and splits. modalities: default all that have files. progress: wraps the files of each modality, such as tqdm.
+    A modality of which no file could be used is left out, and a problem, unless it was named.
     Raises FileExistsError if target is there, FileNotFoundError if there are no media, ImportError for an extractor that is not installed.
     """
     source, target = Path(source), Path(target)
@@ -176,6 +179,7 @@ def extract(source, target, modalities=(), progress=lambda paths, name: paths):
         wanted = {name: path for name, path in paths.items() if name in set(table.id)}
         features[modality], said = extract_each(modality, wanted, parts/modality, progress)
         problems += said
+        if not features[modality] and modality not in modalities and len(files) > 1: del features[modality]; problems.append(f"{modality}: of {len(wanted)} files none could be used; the modality is left out")
     corpus = gather(table, features, problems)
     write_folder(corpus, target)
     shutil.rmtree(parts, ignore_errors=True)

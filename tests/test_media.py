@@ -144,6 +144,23 @@ def test_no_face_at_all_says_how_to_go_on(portrait, tmp_path):
     assert not (tmp_path/"features").exists()
 
 
+def test_a_modality_without_any_measurement_is_left_out_unless_it_was_named(portrait, tmp_path):
+    pytest.importorskip("all_minilm_l6_v2")
+    (tmp_path/"media").mkdir()
+    write_film(tmp_path/"media"/"black.mp4", [np.zeros_like(portrait)] * 25)
+    (tmp_path/"media"/"black.txt").write_text("nobody is seen")
+    corpus = extract(tmp_path/"media", tmp_path/"features")
+    assert corpus.clips.modalities == ("l",) and "v: of 1 files none could be used; the modality is left out" in corpus.problems
+
+
+def test_a_sound_file_is_preferred_to_a_films_sound(tmp_path):
+    for name in ("one.wav", "one.mp4", "two.mp4"): (tmp_path/name).write_bytes(b"")
+    found = media.media_files(tmp_path)
+    assert {clip: path.name for clip, path in found["a"].items()} == {"one": "one.wav", "two": "two.mp4"} and {path.name for path in found["v"].values()} == {"one.mp4", "two.mp4"}
+    (tmp_path/"one.flac").write_bytes(b"")
+    with pytest.raises(ValueError, match="are both a of clip 'one'"): media.media_files(tmp_path)
+
+
 @pytest.mark.parametrize("film, codec", [("film.mp4", "libx264"), ("film.mkv", "libx264"), ("film.webm", "libvpx"), ("film.avi", "mpeg4")])
 def test_five_frames_a_second_of_every_kind_of_film(film, codec, tmp_path):
     grey = np.repeat(np.arange(20, 220, 4, dtype=np.uint8), 64 * 96 * 3).reshape(50, 64, 96, 3)
