@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['weigh', 'count_votes', 'Keys', 'nearest', 'blurred', 'KeyStore', 'Episodes', 'dev_score', 'train_keys', 'Evidence',
-           'Gate', 'fit_gate', 'own_rows', 'Explanation', 'EndToEnd', 'stacked']
+           'Gate', 'fit_gate', 'own_rows', 'Explanation', 'EndToEnd', 'blocks_of', 'stacked']
 
-# %% ../nbs/26_endtoend.ipynb #17b73665
+# %% ../nbs/26_endtoend.ipynb #b8082ce9
 import copy
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .fills import ZeroFill
 from .store import RetrievalStore, load_store, save_store
 from .training import deterministic, dev_ua, fit
 
-# %% ../nbs/26_endtoend.ipynb #d6fd9c81
+# %% ../nbs/26_endtoend.ipynb #ec5a1440
 def weigh(scores, labels):
     """The weights of neighbours with these scores: softmax over the labelled ones that were found.
 
@@ -36,7 +36,7 @@ def count_votes(weights, labels, classes):
     "The votes for each class: (B, classes), each row summing to its weights. weights, labels: (B, K)."
     return weights.new_zeros(len(weights), classes).scatter_add(1, labels.clamp(min=0), weights)
 
-# %% ../nbs/26_endtoend.ipynb #0f0734bd
+# %% ../nbs/26_endtoend.ipynb #65ce3f63
 class Keys(nn.Module):
     """A key of each modality, and how much its cosine counts in every condition.
 
@@ -68,7 +68,7 @@ class Keys(nn.Module):
         "Scores of each query's own keys: (B, K). keys: (B, K, M, width)."
         return torch.einsum("bmw,bkmw->bk", queries * self.scale(codes, own)[..., None], keys)
 
-# %% ../nbs/26_endtoend.ipynb #7ce517a0
+# %% ../nbs/26_endtoend.ipynb #fb92ae79
 def nearest(keys, k, block=1024):
     "Each clip's k nearest in all modalities, itself first: (N, k) int. keys: (N, M, width)."
     flat = keys.flatten(1)
@@ -85,7 +85,7 @@ def blurred(keys, near, blur, kept=None, of=None):
     weights = torch.softmax(scores if kept is None else scores.masked_fill(~kept, -1e9), 1)
     return F.normalize(torch.einsum("nk,nkmw->nmw", weights, around), dim=-1)
 
-# %% ../nbs/26_endtoend.ipynb #e17f7304
+# %% ../nbs/26_endtoend.ipynb #dee79121
 class KeyStore(RetrievalStore):
     """A RetrievalStore of keys, searched by blurred keys.
 
@@ -100,11 +100,20 @@ class KeyStore(RetrievalStore):
         "(N, M, width) tensor of the keys as they were added."
         return torch.from_numpy(np.stack(list(self.features.values()), 1))
 
+    def at(self, rows):
+        "Keys of some rows as they were added: (B, K, M, width) tensor. rows: (B, K) int."
+        return torch.from_numpy(np.stack([x[rows] for x in self.features.values()], -2))
+
+    @property
+    def blurred(self):
+        "(N, M, width) tensor of the blurred keys."
+        if "blurred" not in self._kept: self._kept["blurred"] = blurred(self.keys, nearest(self.keys, self.smoothed), self.blur) if self.smoothed else self.keys
+        return self._kept["blurred"]
+
     @property
     def compared(self):
         "{modality: (N, width)}: the blurred keys."
-        if "blurred" not in self._kept: self._kept["blurred"] = blurred(self.keys, nearest(self.keys, self.smoothed), self.blur) if self.smoothed else self.keys
-        return dict(zip(self.features, self._kept["blurred"].numpy().swapaxes(0, 1)))
+        return dict(zip(self.features, self.blurred.numpy().swapaxes(0, 1)))
 
     @property
     def trust(self):
@@ -129,13 +138,13 @@ class KeyStore(RetrievalStore):
         other.features = {m: x.copy() for m, x in self.features.items()}                                 # the very bits, not normalised again
         return other
 
-# %% ../nbs/26_endtoend.ipynb #df0b6ab1
+# %% ../nbs/26_endtoend.ipynb #88ef8ce0
 class Episodes:
     """Training steps in which some groups ask and the others answer.
 
     keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str. parts: in how many steps everybody has asked once. smoothed: see KeyStore.
     """
-    mixing, conditions = .02, 2                        # how much of a vote is spread over all classes, how often a clip asks in a step
+    mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many answer at most
 
     def __init__(self, keys, x, labels, groups, classes, smoothed, seed, parts=8):
         self.keys, self.x, self.labels, self.classes, self.smoothed = keys, x, labels, classes, smoothed
@@ -165,6 +174,7 @@ class Episodes:
         "(row numbers, blurred keys) of those who answer; nobody who asks takes part in the blurring."
         out = torch.ones(len(self.labels), dtype=torch.bool); out[asking] = False
         answering = torch.nonzero(out)[:, 0]
+        if len(answering) > self.most: answering = answering[torch.randperm(len(answering))[:self.most]]
         if not self.smoothed: return answering, keys[answering]
         near = self.near[answering]                                                                      # itself first, so never empty
         order = torch.sort((~out[near]).int(), dim=1, stable=True).indices[:, :self.smoothed]
@@ -207,7 +217,7 @@ def train_keys(clips, dev, config):
     history = fit(keys, episodes.loss, score, episodes.parts, replace(config, learning_rate=config.key_rate, batch=1))
     return keys.eval(), history
 
-# %% ../nbs/26_endtoend.ipynb #6f6ab0f4
+# %% ../nbs/26_endtoend.ipynb #f8add7e6
 class Evidence(NamedTuple):
     """What the gate weighs, for B clips.
 
@@ -267,7 +277,7 @@ def fit_gate(gate, evidence, labels, weights, strain=3e-4, steps=300, rate=.05):
         optimiser.zero_grad(); loss.backward(); optimiser.step()
     return gate.eval()
 
-# %% ../nbs/26_endtoend.ipynb #4a28fc00
+# %% ../nbs/26_endtoend.ipynb #fc5f7a4e
 def own_rows(store, ids, groups):
     "Rows of stored clips of the same group, not the clip itself: (B, E) int64, -1 where none. ids, groups: (B,) str."
     order = np.argsort(store.groups, kind="stable")
@@ -342,8 +352,8 @@ class EndToEnd(ZeroFill):
         kept = [i for i, here in enumerate(code_masks([code], queries.shape[1])[0]) if here]
         if draw is None: return store.search({store.modalities[i]: queries[:, i].numpy() for i in kept}, self.config.k, **{f"exclude_{self.config.exclude}s": banned})
         rows = draw.integers(0, len(store), (len(queries), self.config.k))
-        compared = np.stack([store.compared[store.modalities[i]][rows] for i in kept], 2)                # (B, K, kept, width)
-        return store.hits(np.einsum("bmw,bkmw->bk", queries[:, kept].numpy(), compared) / len(kept), rows, np.zeros(rows.shape, bool), self.config.k)
+        cosines = torch.einsum("bmw,bkmw->bk", queries[:, kept], store.blurred[rows][:, :, kept]).numpy() / len(kept)
+        return store.hits(cosines, rows, np.zeros(rows.shape, bool), self.config.k)
 
     def ask(self, clips, code, store, draw=None):
         """Who votes on scaled clips under one condition code: (Hits of the common store, own rows, labels, weights of both lists).
@@ -354,9 +364,8 @@ class EndToEnd(ZeroFill):
         hits = self.common_rows(store, queries, code, clips.groups if self.config.exclude == "group" else clips.ids, draw)
         own = own_rows(store, clips.ids, clips.groups)
         label = lambda rows: torch.from_numpy(np.where(rows >= 0, store.labels[rows], -1))
-        compared = torch.from_numpy(np.stack(list(store.compared.values()), 1))
-        common = self.keys.compare_each(queries, codes, compared[hits.rows]).masked_fill(torch.from_numpy(~hits.found), -torch.inf)
-        mine = self.keys.compare_each(queries, codes, store.keys[own], own=True).masked_fill(torch.from_numpy(own < 0), -torch.inf)
+        common = self.keys.compare_each(queries, codes, store.blurred[hits.rows]).masked_fill(torch.from_numpy(~hits.found), -torch.inf)
+        mine = self.keys.compare_each(queries, codes, store.at(own), own=True).masked_fill(torch.from_numpy(own < 0), -torch.inf)
         weights = [weigh(scores, label(rows)) for scores, rows in ((common, hits.rows), (mine, own))]
         return hits, own, torch.cat([label(hits.rows), label(own)], 1), torch.cat(weights, 1)
 
@@ -402,8 +411,7 @@ class EndToEnd(ZeroFill):
         """
         answer = super().predict_proba(clips, mask)
         scaled, codes = self.stage1.scaler(clips.hide(np.asarray(mask))), mask_codes(mask)
-        for code in np.unique(codes):
-            some = codes == code
+        for code, some in blocks_of(codes):
             answer[some] = self.gate.mix(self.weighed(scaled[some], code, answer[some], self.store)).double().numpy()
         return answer / answer.sum(1, keepdims=True)
 
@@ -426,7 +434,7 @@ class EndToEnd(ZeroFill):
     def own_cosines(self, clips, code, rows):
         "The mean cosine of scaled clips to stored rows (B, E) over the available modalities: (B, E)."
         here = torch.from_numpy(code_masks([code], len(clips.modalities))[0]) / int(code).bit_count()
-        return torch.einsum("bmw,bkmw,m->bk", self.keys(vectors(clips)), self.store.keys[rows], here.float()).numpy()
+        return torch.einsum("bmw,bkmw,m->bk", self.keys(vectors(clips)), self.store.at(rows), here.float()).numpy()
 
     @property
     def parameters(self):
@@ -456,6 +464,12 @@ class EndToEnd(ZeroFill):
         for name in ("keys", "gate"): getattr(self, name).load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         self.store, saved = self.empty_store(), load_store(folder/"store")
         if len(saved): self.store.add(saved.ids, saved.features, saved.labels, saved.groups); self.store.features = saved.features
+
+
+def blocks_of(codes, block=1024):
+    "[(condition code, row numbers)], at most `block` rows each: what K neighbours' keys hold of all queries at once may be more than memory holds."
+    rows = {code: np.flatnonzero(codes == code) for code in np.unique(codes)}
+    return [(code, some[i:i + block]) for code, some in rows.items() for i in range(0, len(some), block)]
 
 
 def stacked(parts):
