@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from .baselines import vectors, AE, CIFMMIN, CRA, IFMMIN, IFMMINLight, LineageAE, MMIN
 from .classical import Boosting, ImputedBoosting, ImputedLogistic, LogisticSpecialists, RawNeighbours
 from .conditions import choose
+from .endtoend import EndToEnd
 from .fills import ClassPrior, FillMethod, MeanFill, Method, ZeroFill, read_facts
 from .modern import Distilled, M3Care, MoMKE, ShaSpec, TokenTransformer
 from .ramer import RELEASED_FIELDS, RELEASED_SWITCHES, Ramer
@@ -144,7 +145,7 @@ METHODS = {
     "distilled": (Distilled, {}), "transformer": (TokenTransformer, {}), "shaspec": (ShaSpec, {}), "momke": (MoMKE, {}), "m3care": (M3Care, {}),
     "logistic": (LogisticSpecialists, {}), "knn": (RawNeighbours, {}), "impute-logistic": (ImputedLogistic, {}), "impute-boosting": (ImputedBoosting, {}), "boosting": (Boosting, {}),
     "ramer-medium": (Ramer, {"database": "medium"}), "ramer-large": (Ramer, {"database": "large"}), "ramer-turbo": (Ramer, {"database": "turbo"}),
-    "ramer-released": (Ramer, RELEASED_FIELDS),
+    "ramer-e2e": (EndToEnd, {"k": 32}), "ramer-released": (Ramer, RELEASED_FIELDS),
     **{f"ramer+{name}": (Ramer, switch) for name, switch in RELEASED_SWITCHES.items()},
 }
 

@@ -76,6 +76,11 @@ class RetrievalStore:
         "{modality: width of a row}."
         return {m: x.shape[1] for m, x in self.features.items()}
 
+    @property
+    def compared(self):
+        "What queries are compared with: {modality: (N, H)}, row for row the features; a subclass may derive others from them."
+        return self.features
+
     def add(self, ids, features, labels=None, groups=None):
         """Add clips. ids: (n,) str; features: {modality: (n, H) float32}; labels: (n,) int, -1 unknown; groups: (n,) str.
 
@@ -135,7 +140,7 @@ class RetrievalStore:
         "The exact FAISS index over these modalities' rows, concatenated at length 1 each; built when first asked for."
         if modalities not in self._indexes:
             index = faiss.IndexFlatIP(sum(self.dims[m] for m in modalities))
-            index.add(np.concatenate([unit(self.features[m]) for m in modalities], axis=1))
+            index.add(np.concatenate([unit(self.compared[m]) for m in modalities], axis=1))
             self._indexes[modalities] = index
         return self._indexes[modalities]
 

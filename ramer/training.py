@@ -28,7 +28,7 @@ OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "
            "aggregate": ("sum", "mean", "similarity", "attention", "median")}
 
 
-AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay")
+AT_LEAST_ZERO = ("fold", "seed", "width", "joint_weight", "head_weight", "weight_decay", "decay", "smoothed")
 
 
 def check_field(field, value):
@@ -91,6 +91,11 @@ class Config:
     stage3_layers: int = 1       # the encoders' sizes where initial is "scratch"
     stage3_feedforward: int = 128
     stage3_dropout: float = .2
+    # --- retrieval inside the network
+    key_width: int = 64          # of each modality's key
+    key_rate: float = 3e-3       # learning rate of the keys
+    input_dropout: float = .2    # of the elements of vectors that become keys
+    smoothed: int = 8            # stored clips whose keys are averaged, the clip itself included; 0: none
     # --- scikit-learn's models
     penalty: float = 1.          # of the squared weights of a logistic regression
     boosting_rate: float = .1    # learning rate of gradient boosting

@@ -15,7 +15,7 @@ from ramer.training import pretrain
 from ramer.worlds import WORLDS, World, sample
 
 CONTROLS, RETRIEVING = ("prior", "bayes"), ("store-mean", "random", "ramer", "ramer-raw", "ramer-released")
-FILLING = ("zero", "mean", "distilled", *RETRIEVING)
+FILLING = ("zero", "mean", "distilled", "ramer-e2e", *RETRIEVING)
 IMAGINING = ("ae", "cra", "mmin", "if-mmin", "if-mmin-1", "cif-mmin", "ae-lineage", "transformer", "shaspec", "momke", "m3care")
 CLASSICAL = ("logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
 TRAINED = (*FILLING, *IMAGINING)
