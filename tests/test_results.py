@@ -122,7 +122,7 @@ def test_what_is_not_trained_comes_out_as_committed_on_any_machine(dataset, meth
 
 
 def test_what_is_trained_comes_out_within_the_committed_interval_on_any_machine(tmp_path):
-    "To the bit on the same processor (16_experiment); on another one rounding differs and training amplifies it."
+    "To the bit on the same processor (17_experiment); on another one rounding differs and training amplifies it."
     from ramer.report import compare_cell
     again, committed = rerun("zero", tmp_path)
     published = read_results(RESULTS)["gaussian"]

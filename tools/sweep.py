@@ -14,7 +14,7 @@ NOTEBOOKS = ROOT/"nbs"/"experiments"
 CONTEST = ["prior", "zero", "mean", "store-mean", "random", "ramer"]
 OPPONENTS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer", "shaspec", "momke", "m3care",
              "logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
-STUDIED = ("ramer-raw", "ramer-top-1")
+STUDIED = ("ramer-e2e", "ramer-raw", "ramer-top-1")
 VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in OPPONENTS[:5]))
 LEAKING = ("ravdess-frames", "prototypes", "gaussian", "ravdess-goemotions", "ravdess", "mosi")
 DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
