@@ -234,7 +234,7 @@ def measured(row):
 
 def ledger_text(rows):
     "The ledger as Markdown: the rule, then a table for each claim."
-    parts = ["# The paper's claims", RULE]
+    parts = ["# The paper's claims, and ours", RULE]
     for says, some in rows.groupby("claim", sort=False):
         first = some.iloc[0]
         cells = pd.DataFrame({"data set": [f"{r.dataset} ({r.note})" for r in some.itertuples()], "measured": [measured(r) for r in some.itertuples()],

@@ -493,7 +493,7 @@ def readme_block(table, differences, variants, ledger, figure="results/figures/d
     """
     notes, views = dict(zip(table.dataset, table.note)), experiments(table)
     sections = [f"![Gain over zero-fill]({figure})", " ".join(filter(None, verdicts(differences))) + " (Means over the incomplete conditions, paired by clip, 95 % intervals.)",
-                "**The paper's claims**, judged by a fixed rule; measurements and reasons are in [results/claims.md](results/claims.md):", markdown(ledger),
+                "**The paper's claims**, and ours of `ramer-e2e`, judged by a fixed rule; measurements and reasons are in [results/claims.md](results/claims.md):", markdown(ledger),
                 "**Every method**, WA in %, mean over the incomplete conditions:", markdown(main_table(table, differences)),
                 LEGEND + " " + " ".join(f"{d} is {note}." for d, note in notes.items() if note != short(note)),
                 "**Points of WA that RAMER gains over zero-fill**, by what is available:", markdown(gains(differences, notes)),

@@ -159,13 +159,16 @@ def test_there_is_a_notebook_for_each_study():
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path):
     from ramer.studies import STUDIES as known, answer, read_study, study_table, write_page
-    study = known[path.stem]
+    from ramer.protocol import available_datasets
+    study, dataset = known[path.stem], "ravdess" if path.stem == "enrolment" else "gaussian"             # people enrol; worlds have none
+    if dataset not in available_datasets(): pytest.skip(f"{dataset} is not here")
     other = next(arm for arm in study.arms if arm != study.reference)
-    small = {"datasets": ["gaussian"], "folds": [0], "arms": [study.reference, other], "changes": {"epochs": 1}, "runs": str(tmp_path), "results": str(tmp_path/"results")}
+    small = {"datasets": [dataset], "folds": [0], "arms": [study.reference, other], "changes": {"epochs": 1}, "runs": str(tmp_path), "results": str(tmp_path/"results")}
     run_notebook(f"studies/{path.stem}", small)
     run_notebook(f"studies/{path.stem}", small | {"folds": [0, 1]})
     kept = {p.name for p in (tmp_path/"results"/"studies"/path.stem).iterdir()}
-    assert kept == {"gaussian.jsonl", "table.csv", "figure.png", "answer.md"} and len(list(tmp_path.glob("studies/*/*/*.json"))) == 4
+    assert kept - {"clips"} == {f"{dataset}.jsonl", "table.csv", "figure.png", "answer.md"}
+    assert len(list(tmp_path.glob("studies/*/*/*.json"))) == (2 if study.run else 4)
     table = study_table(path.stem, read_study(tmp_path/"results", path.stem))
     assert set(table.arm) == {study.reference, other} and (table.runs == 2).all()
     assert answer(path.stem, table) in (tmp_path/"results"/"studies"/path.stem/"answer.md").read_text() and answer(path.stem, table) in write_page(tmp_path/"results")
