@@ -236,9 +236,10 @@ def by_person(own, answer):
 
 
 def fitted_on(model, scaler, train=None, weight=10.):
-    "An answer by an estimator of one condition, fitted on a person's own clips, or on train clips and the own ones, these weighted. model: () -> unfitted."
+    "An answer by an estimator of one condition, fitted on a person's own clips, or on train clips and the own ones, these weighted. model: () -> unfitted. Whoever showed one class only is answered with it."
     def answer(own, clips, mask):
         learned = joined(train, own) if train is not None else own
+        if len(set(learned.labels)) == 1: return np.eye(len(clips.classes))[np.full(len(clips), learned.labels[0])]
         weights = {} if train is None else {"sample_weight": np.r_[np.ones(len(train)), np.full(len(own), weight)]}
         table = lambda some: blocks(scaler(some), np.ones((len(some), mask.shape[1]), bool))[:, np.repeat(mask[0], list(some.dims.values()))]
         fitted, out = model().fit(table(learned), learned.labels, **weights), np.zeros((len(clips), len(clips.classes)))
