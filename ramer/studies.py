@@ -365,10 +365,10 @@ def answer(name, table):
     rows = table[(table.condition == MISSING) & (table.arm != table.reference)]
     if rows.empty: return "Not answered: no run of this study is there."
     up, down = ((rows.p_holm < .05) & sign for sign in (rows.difference > 0, rows.difference < 0))
-    name_of = lambda chosen: "; ".join(f"{d}: {', '.join(some.arm)}" for d, some in rows[chosen].groupby("dataset", sort=False)) or "none"
-    best = [f"{d}: {some.arm[some.difference.idxmax()]} ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
+    name_of = lambda chosen: "; ".join(f"{d}: {', '.join(f'*{arm}*' for arm in some.arm)}" for d, some in rows[chosen].groupby("dataset", sort=False)) or "none"
+    best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
     whom = "the same store unfiltered, or clean" if STUDIES[name].against else STUDIES[name].reference
-    return (f"Against {whom}, of {len(rows)} comparisons (arms by data sets) clearly better: {up.sum()} ({name_of(up)}); clearly worse: {down.sum()} ({name_of(down)}); the others are not told apart. "
+    return (f"Against *{whom}*, of {len(rows)} comparisons (arms by data sets) clearly better: {up.sum()} ({name_of(up)}); clearly worse: {down.sum()} ({name_of(down)}); the others are not told apart. "
             f"The best other arm by mean, in points of WA: {'; '.join(best)}.")
 
 
