@@ -213,7 +213,7 @@ OURS = (
     Claim("ramer-e2e is nowhere worse than zero-fill", "WA under the condition in which it does worst, ramer-e2e minus zero-fill; only an interval below 0 speaks against it", worst_condition("ramer-e2e", "zero")),
     Claim("ramer-e2e is better than RAMER", "WA over the incomplete conditions, ramer-e2e minus RAMER", gain("ramer-e2e", "ramer")),
     Claim("ramer-e2e is better than the best of all others", "WA over the incomplete conditions, ramer-e2e minus the method with the best mean", best_of_others("ramer-e2e")),
-    Claim("ramer-e2e comes within a tenth of the best possible", "its WA over the incomplete conditions as a share of the best possible", share_of_bayes("ramer-e2e"), 90., "% of Bayes"),
+    Claim("ramer-e2e comes within a tenth of the best possible", "WA over the incomplete conditions, ramer-e2e as a share of the best possible", share_of_bayes("ramer-e2e"), 90., "% of Bayes"),
 )
 
 

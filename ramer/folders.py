@@ -104,7 +104,7 @@ def read_table_of_clips(folder):
     paths = [path for path in (Path(folder)/"clips.csv", Path(folder)/"clips.parquet") if path.exists()]
     if not paths: raise FileNotFoundError(f"{folder} holds no clips.csv and no clips.parquet; write one with a column id and, if known, {', '.join(COLUMNS[1:])}")
     try: table = pd.read_csv(paths[0], dtype=str, keep_default_na=False, encoding="utf-8-sig") if paths[0].suffix == ".csv" else pd.read_parquet(paths[0])
-    except (ValueError, OSError, pd.errors.ParserError) as error: raise ValueError(f"{paths[0]} cannot be read as a table: {error}") from error
+    except (ValueError, OSError, pd.errors.ParserError) as error: raise ValueError(f"{paths[0]} cannot be read as a table: {' '.join(str(error).split())}") from error
     if "id" not in table: raise ValueError(f"{paths[0]} has the columns {', '.join(map(str, table))}, expected one named id")
     table = table.astype(object).where(table.notna(), "").astype(str)
     if not len(table): raise ValueError(f"{paths[0]} lists no clip; expected a row for each")
@@ -203,7 +203,7 @@ def read_features(path, table):
     except ImportError: raise
     except DAMAGED as error: raise ValueError(f"{path}: {error}") from error
     except Exception as error:                                       # safetensors and pyarrow have exceptions of their own
-        if type(error).__module__.partition(".")[0] in ("safetensors", "safetensors_rust", "pyarrow"): raise ValueError(f"{path}: {error}") from error
+        if type(error).__module__.partition(".")[0] in ("safetensors", "safetensors_rust", "pyarrow"): raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
         raise
 
 # %% ../nbs/02_folders.ipynb #081bc0b8
