@@ -201,9 +201,8 @@ def read_features(path, table):
     "(features, lengths or None, here) of one feature file. Raises ValueError that names the file, whatever is wrong with it."
     try: return READERS[path.suffix](path, table)
     except ImportError: raise
-    except DAMAGED as error: raise ValueError(f"{path}: {error}") from error
-    except Exception as error:                                       # safetensors and pyarrow have exceptions of their own
-        if type(error).__module__.partition(".")[0] in ("safetensors", "safetensors_rust", "pyarrow"): raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except Exception as error:                                       # safetensors and pyarrow have exceptions of their own, of several lines
+        if isinstance(error, DAMAGED) or type(error).__module__.partition(".")[0] in ("safetensors", "safetensors_rust", "pyarrow"): raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
         raise
 
 # %% ../nbs/02_folders.ipynb #081bc0b8
