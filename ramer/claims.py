@@ -19,7 +19,7 @@ import pandas as pd
 
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, grouped_confusions, score
-from .report import FIVE, MISSING, bootstrap, markdown, scores, short, units_of
+from .report import FIVE, MISSING, bootstrap, markdown, scores, set_names, short, units_of
 from .statistics import Estimate
 from .folders import write_text
 
@@ -237,7 +237,7 @@ def ledger_text(rows):
     parts = ["# The paper's claims, and ours", RULE]
     for says, some in rows.groupby("claim", sort=False):
         first = some.iloc[0]
-        cells = pd.DataFrame({"data set": [f"{r.dataset} ({r.note})" for r in some.itertuples()], "measured": [measured(r) for r in some.itertuples()],
+        cells = pd.DataFrame({"data set": set_names(some), "measured": [measured(r) for r in some.itertuples()],
                               "verdict": [r.verdict + (f", because {r.reason}" if r.reason else "") for r in some.itertuples()], "runs": [r.runs or "" for r in some.itertuples()]})
         parts += [f"## {says}", f"{first.quantity}, {first.unit}; threshold {first.threshold:g}.", markdown(cells.set_index("data set"))]
     return "\n\n".join(parts) + "\n"

@@ -7,7 +7,6 @@ __all__ = ['weigh', 'count_votes', 'Keys', 'nearest', 'blurred', 'KeyStore', 'Ep
            'Gate', 'fit_gate', 'own_rows', 'Explanation', 'EndToEnd', 'blocks_of', 'stacked']
 
 # %% ../nbs/15_endtoend.ipynb #b8082ce9
-import copy
 from dataclasses import replace
 from typing import NamedTuple
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from .conditions import choose
 from .data import Clips, Provenance
-from .folders import DAMAGED, Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured, new_folder, read_folder, write_text
+from .folders import DAMAGED, Corpus, check_unpacked, file_name, inspection_text, label_numbers, measured, new_folder, one_line, read_folder, write_text
 
 # %% ../nbs/24_layouts.ipynb #54fe9cdd
 ARRAY = object()                                       # stands for numpy.ndarray, which a pickle may name but not call
@@ -270,7 +270,7 @@ def load_array(path):
     "The array in an .npy. Raises FileNotFoundError if there is none, ValueError, naming it, if it is damaged."
     try: return np.load(path, allow_pickle=False)
     except FileNotFoundError: raise
-    except DAMAGED as error: raise ValueError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+    except DAMAGED as error: raise ValueError(f"{path} cannot be read as an array: {one_line(error)}") from error
 
 
 def read_clip(path, frames):

@@ -25,7 +25,7 @@ from .data import Scaler
 from .experiment import commit, read_kept, record, result_line, test_clips, training_record, write_lines
 from .folders import write_text
 from .protocol import cut_dev, load_dataset, make_judge
-from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, marked_points, read_lines, short, wide
+from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, marked_points, read_lines, set_names, short, wide
 from .training import pretrain
 
 # %% ../nbs/21_leaks.ipynb #578e0bd7
@@ -169,7 +169,7 @@ def inflation_table(all_results, metric="WA"):
 def inflation_view(table, condition=MISSING):
     "Leaks and methods by data sets, points with their interval under one condition, ▲ or ▼ where p_holm < .05: a DataFrame of text."
     rows = table[table.condition == condition]
-    rows = rows.assign(cell=marked_points(rows), rank=rows.leak.map(list(LEAKS).index), leak=rows.leak.map(LEAKS), **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
+    rows = rows.assign(cell=marked_points(rows), rank=rows.leak.map(list(LEAKS).index), leak=rows.leak.map(LEAKS), **{"data set": set_names(rows)})
     rows = rows.sort_values(["rank", "method"], ascending=[True, False], kind="stable")
     return wide(rows, ["leak", "method"], "data set", sorted(set(rows["data set"])))
 

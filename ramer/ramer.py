@@ -60,6 +60,10 @@ class Ramer(FillMethod):
         "The store whose rows are compared with queries; row for row the one whose features fill."
         return self.store
 
+    def asks(self, clips):
+        "What scaled clips ask a fitted method with: (N, M, width) tensor, from the network that the config's queries come from."
+        return self.queries(self.network if self.config.query == "live" else self.stage1.network, clips)
+
     def neighbours(self, queries, code, ids=None, groups=None):
         """Hits of each query under one condition code.
 
@@ -99,8 +103,7 @@ class Ramer(FillMethod):
         """
         mask = condition_mask(condition, len(clips), clips.modalities)
         if mask.all(): raise ValueError(f"under condition {condition!r} nothing is missing, so no neighbour was asked")
-        asking = self.network if self.config.query == "live" else self.stage1.network
-        return self.neighbours(self.queries(asking, self.stage1.scaler(clips.hide(mask))), mask_codes(mask)[0])
+        return self.neighbours(self.asks(self.stage1.scaler(clips.hide(mask))), mask_codes(mask)[0])
 
     def write(self, folder):
         "Write weights, facts and the stores into an existing folder."

@@ -8,11 +8,11 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
            'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
-           'with_interval', 'signed_points', 'experiments', 'with_set', 'wide', 'variant_of', 'variants_table',
-           'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains', 'marks', 'main_table',
-           'readme_block', 'replace_block', 'calibration_table', 'confidences', 'confidence_tables', 'draw_confidence',
-           'paper_table', 'latex_table', 'compare', 'compare_cell', 'comparison_text', 'write_report', 'write_figures',
-           'read_table', 'show_table']
+           'with_interval', 'signed_points', 'experiments', 'set_names', 'with_set', 'wide', 'variant_of',
+           'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains', 'marks',
+           'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences', 'confidence_tables',
+           'draw_confidence', 'paper_table', 'latex_table', 'compare', 'compare_cell', 'comparison_text',
+           'write_report', 'write_figures', 'read_table', 'show_table']
 
 # %% ../nbs/19_report.ipynb #5935640c
 import json, re
@@ -388,9 +388,14 @@ def experiments(table, metric="WA"):
             "database size": wide(ranked(sizes, DATABASE_METHODS), ["data set", "database"], "condition", condition_order(sizes))}
 
 
+def set_names(rows):
+    "Each row's data set with what kind it is, as `title_of` but short: a list of text. rows: columns dataset, note."
+    return [f"{r.dataset} ({short(r.note)})" for r in rows.itertuples()]
+
+
 def with_set(rows):
-    "Rows of the table with two more columns: the cell as text, and the data set with what kind it is, as `title_of` but short."
-    return rows.assign(cell=with_interval(rows), **{"data set": [f"{r.dataset} ({short(r.note)})" for r in rows.itertuples()]})
+    "Rows of the table with two more columns: the cell as text, and the data set by its name and kind."
+    return rows.assign(cell=with_interval(rows), **{"data set": set_names(rows)})
 
 
 def wide(rows, index, columns, order):

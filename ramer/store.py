@@ -131,6 +131,7 @@ class RetrievalStore:
 
     def remove(self, ids):
         "Forget clips. Raises KeyError for an id that is not stored."
+        if not np.size(ids): return                                                # nothing is copied, and no index is lost
         keep = ~np.isin(np.arange(len(self)), self.rows(ids))
         self.ids, self.labels, self.groups = self.ids[keep], self.labels[keep], self.groups[keep]
         self.features = {m: x[keep] for m, x in self.features.items()}

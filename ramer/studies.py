@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'ENROLMENT', 'wrong_labels',
            'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study', 'retrieval_facts', 'overlap',
-           'study_run', 'arm_lines', 'collect_studies', 'read_study', 'enrolling', 'few', 'by_person', 'fitted_on',
-           'trained_on', 'enrolled', 'enrolment_run', 'study_table', 'unchanged', 'mean_facts', 'study_view',
-           'draw_study', 'answer', 'write_study', 'write_page']
+           'study_run', 'arm_lines', 'collect_studies', 'read_study', 'with_conditions', 'enrolling', 'few',
+           'by_person', 'fitted_on', 'trained_on', 'enrolled', 'enrolment_run', 'study_table', 'unchanged',
+           'mean_facts', 'study_view', 'draw_study', 'answer', 'write_study', 'write_page']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import copy, json, time
@@ -28,10 +28,10 @@ from .encoders import hidden_features
 from .experiment import commit, encode, fit_shared, read_kept, record, result_line, test_clips, training_record, write_lines
 from .fills import ZeroFill
 from .folders import file_name, write_text
-from .leaks import halves, joined
+from .leaks import copy_of, halves, joined
 from .protocol import Protocol, load_dataset, make_judge
 from .ramer import Ramer
-from .report import MISSING, Results, by_method, conditions_table, difference_rows, marked_points, markdown, read_lines, short, wide
+from .report import MISSING, Results, by_method, conditions_table, difference_rows, marked_points, markdown, read_lines, set_names, short, wide
 from .statistics import holm
 from .store import unit
 from .training import deterministic
@@ -139,7 +139,7 @@ def retrieval_facts(method, clips, condition):
     if not isinstance(method, Ramer) or method.config.method == "store-mean": return {}
     mask = condition_mask(condition, len(clips), clips.modalities)
     (code,), scaled = set(mask_codes(mask).tolist()), method.stage1.scaler(clips)
-    queries = method.queries(method.network if method.config.query == "live" else method.stage1.network, scaled)
+    queries = method.asks(scaled)
     hits, filled = method.neighbours(queries, code), unit(method.fill(queries, code).detach().numpy())
     true, gone = unit(hidden_features(method.stage1.network, scaled).detach().numpy()), ~mask[0]
     facts = {"purity": float((method.store.labels[hits.rows] == clips.labels[:, None])[hits.found].mean()), "similarity": float(hits.scores[:, 0].mean()),
@@ -207,10 +207,14 @@ def read_study(results, name):
     for path in sorted((Path(results)/"studies"/name).glob("*.jsonl")):
         lines = by_method(read_lines(path))
         judged = {line["condition"] for some in lines.values() for line in some}
-        only = lambda clips: clips | {"conditions": {c: lacks for c, lacks in clips["conditions"].items() if c in judged}}
         clips = next(place for place in (path.parent/"clips"/path.name, path.parents[1]/"clips"/path.name) if place.exists())
-        found[path.stem] = Results(path.stem, lines, {line["fold"]: only(line) for line in read_lines(clips)})
+        found[path.stem] = Results(path.stem, lines, {line["fold"]: with_conditions(line, judged) for line in read_lines(clips)})
     return found
+
+
+def with_conditions(clips, judged):
+    "The line of a fold's test clips, with only the conditions that were judged."
+    return clips | {"conditions": {name: lacks for name, lacks in clips["conditions"].items() if name in judged}}
 
 # %% ../nbs/22_studies.ipynb #e5200002
 def enrolling(clips):
@@ -261,9 +265,7 @@ def trained_on(method, own, epochs=20):
 
 def enrolled(method, own):
     "A predict_proba of a method with these clips in a copy of its store."
-    twin = copy.copy(method)
-    twin.store = method.store.twin()
-    return twin.enrol(own).predict_proba
+    return copy_of(method).enrol(own).predict_proba
 
 
 ENROLMENT = {                                          # (fitted ramer-e2e, train clips, own clips) -> predict_proba
@@ -337,8 +339,8 @@ def mean_facts(lines, condition):
 def study_view(table, condition=MISSING):
     "Arms by data sets: 'mean, points [low, high]', marked where p_holm < .05: a DataFrame of text."
     rows = table[table.condition == condition]
-    cells = [f"{100 * mean:.1f}" + (f", {text}" if text != "+0.0 [+0.0, +0.0]" else "") for mean, text in zip(rows["mean"], marked_points(rows))]
-    rows = rows.assign(cell=cells, **{"data set": [f"{r.dataset} ({r.note})" for r in rows.itertuples()]})
+    cells = [f"{100 * mean:.1f}" + ("" if r.arm == r.reference else f", {text}") for r, mean, text in zip(rows.itertuples(), rows["mean"], marked_points(rows))]
+    rows = rows.assign(cell=cells, **{"data set": set_names(rows)})
     return wide(rows, ["arm"] if rows.reference.nunique() == 1 else ["arm", "reference"], "data set", list(dict.fromkeys(rows["data set"])))
 
 
