@@ -158,7 +158,7 @@ METHODS = {
     "distilled": (Distilled, {}), "transformer": (TokenTransformer, {}), "shaspec": (ShaSpec, {}), "momke": (MoMKE, {}), "m3care": (M3Care, {}),
     "logistic": (LogisticSpecialists, {}), "knn": (RawNeighbours, {}), "impute-logistic": (ImputedLogistic, {}), "impute-boosting": (ImputedBoosting, {}), "boosting": (Boosting, {}),
     "ramer-medium": (Ramer, {"database": "medium"}), "ramer-large": (Ramer, {"database": "large"}), "ramer-turbo": (Ramer, {"database": "turbo"}),
-    "ramer-e2e": (EndToEnd, {"k": 32}), "ramer-released": (Ramer, RELEASED_FIELDS),
+    "ramer-e2e": (EndToEnd, {"k": 32, "penalty": 100.}), "ramer-released": (Ramer, RELEASED_FIELDS),
     **{f"ramer+{name}": (Ramer, switch) for name, switch in RELEASED_SWITCHES.items()},
 }
 

@@ -437,7 +437,7 @@ def variants_view(variants):
 
 # %% ../nbs/19_report.ipynb #6387140c
 LEGEND = ("▲ ▼: better or worse than *zero*, p < .05 after Holm's correction over the methods of a data set. *prior*: class frequencies. *zero*: RAMER's network, missing slots left empty. "
-          "*mean*: filled with the average clip. *store-mean*, *random*: RAMER whose neighbours are everyone, or anyone. *ramer-e2e*: ours, zero-fill beside a vote of neighbours whose keys the task trains. *ae* to *cif-mmin*: the five that the paper compares with. *distilled*: zero-fill with a teacher "
+          "*mean*: filled with the average clip. *store-mean*, *random*: RAMER whose neighbours are everyone, or anyone. *ramer-e2e*: ours, zero-fill and a regression beside a vote of neighbours whose keys the task trains. *ae* to *cif-mmin*: the five that the paper compares with. *distilled*: zero-fill with a teacher "
           "that has seen the complete clip. *transformer*, *shaspec*, *momke*, *m3care*: recent networks. *logistic*: one regression for each condition. *knn*: vote of the nearest raw features. "
           "*impute-*: KNNImputer first. *boosting*: histogram gradient boosting, NaN where missing. *bayes*: the best possible. *weights*, *seconds*: median over the data sets, of the answering model and of its training. "
           "In brackets: 95 % intervals over speakers, videos or synthetic worlds, and training seeds.")
