@@ -141,11 +141,12 @@ class KeyStore(RetrievalStore):
 class Episodes:
     """Training steps in which some groups ask and the others answer.
 
-    keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str. parts: in how many steps everybody has asked once. smoothed: see KeyStore.
+    keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str. parts: in how many steps everybody has asked once. smoothed: see KeyStore. codes: of the conditions that are drawn; default: all.
     """
     mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many answer at most
 
-    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, parts=8):
+    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, codes=None, parts=8):
+        self.codes = np.arange(1, 2 ** len(x)) if codes is None else codes
         self.keys, self.x, self.labels, self.classes, self.smoothed = keys, x, labels, classes, smoothed
         self.groups, self.generator = torch.from_numpy(np.unique(groups, return_inverse=True)[1]), np.random.default_rng(seed)
         self.parts = min(parts, int(self.groups.max()) + 1)
@@ -164,7 +165,7 @@ class Episodes:
         self.left -= 1
         asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.keys(self.x)
         rows = asking.repeat(self.conditions)
-        codes = torch.from_numpy(self.generator.integers(1, 2 ** len(self.x), len(rows)))
+        codes = torch.from_numpy(self.codes[self.generator.integers(0, len(self.codes), len(rows))])
         answering, stored = self.stored(keys, asking)
         common = weigh(self.keys.compare(keys[rows], codes, stored), self.labels[answering].expand(len(rows), -1))
         return self.cost(common, self.labels[answering], rows) + .5 * self.own_loss(keys, asking, rows, codes)
@@ -196,22 +197,22 @@ class Episodes:
 
 @torch.no_grad()
 def dev_score(keys, episodes, x, labels, k):
-    "UA over all conditions of the votes for dev clips, with everybody in the store."
+    "UA over the episodes' conditions of the votes for dev clips, with everybody in the store."
     own, asked = episodes.keys(episodes.x), keys(x)
     stored = blurred(own, nearest(own, episodes.smoothed), keys.blur.exp()) if episodes.smoothed else own
     votes = []
-    for code in range(1, 2 ** len(x)):
+    for code in episodes.codes.tolist():
         scores, rows = keys.compare(asked, torch.full((len(asked),), code), stored).topk(min(k, len(stored)), 1)
         votes.append(count_votes(torch.softmax(scores, 1), episodes.labels[rows], episodes.classes))
     return dev_ua(torch.cat(votes), labels.repeat(len(votes)))
 
 
-def train_keys(clips, dev, config):
-    "Keys trained on scaled, labelled clips, with the epoch of the best dev UA. Returns (Keys, History)."
+def train_keys(clips, dev, config, codes=None):
+    "Keys trained on scaled, labelled clips, with the epoch of the best dev UA. codes: of the conditions to learn under; default: all. Returns (Keys, History)."
     x, dev_x = vectors(clips), vectors(dev)
     keys = Keys(clips.dims, config.key_width, config.input_dropout)
     groups = {"group": clips.groups, "id": clips.ids}[config.exclude]
-    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed)
+    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed, codes)
     score = lambda: dev_score(keys, episodes, dev_x, torch.from_numpy(dev.labels), config.k)
     history = fit(keys, episodes.loss, score, episodes.parts, replace(config, learning_rate=config.key_rate, batch=1))
     return keys.eval(), history
@@ -253,7 +254,8 @@ class Gate(nn.Module):
         return shares[:, :1] * softened + shares[:, 1:2] * e.common + shares[:, 2:] * e.own
 
     def standardise(self, e):
-        "Measure the clues in each condition."
+        "Measure the clues in each condition; one that is not among them takes the measure of all."
+        self.mean[:], self.deviation[:] = e.clues.mean(0), e.clues.std(0).clamp(min=.05)
         for code in e.codes.unique():
             some = e.clues[e.codes == code]
             self.mean[code], self.deviation[code] = some.mean(0), some.std(0).clamp(min=.05)
@@ -321,7 +323,7 @@ class EndToEnd(ZeroFill):
     def fit_retrieval(self, train, dev):
         "Keys, store and gate beside a zero-fill that is fitted. train, dev: labelled Clips. Returns self."
         scaled = self.stage1.scaler(train)
-        with deterministic(self.config.seed + 2): self.keys, self.keys_history = train_keys(scaled, self.stage1.scaler(dev), self.config)
+        with deterministic(self.config.seed + 2): self.keys, self.keys_history = train_keys(scaled, self.stage1.scaler(dev), self.config, self.learned_codes(len(train.modalities)))
         self.store = self.empty_store()
         self.put(scaled)
         with deterministic(self.config.seed + 3): self.gate = self.make_gate(dev)
@@ -380,9 +382,9 @@ class EndToEnd(ZeroFill):
         return Evidence(said, common, own, torch.stack([common.max(1).values, near, trust, said.max(1).values], 1), codes)
 
     def make_gate(self, dev):
-        "A gate fitted on labelled dev clips under every condition: with the store, with two useless ones, and with half of everybody's clips enrolled."
+        "A gate fitted on labelled dev clips under every condition that is learned: with the store, with two useless ones, and with half of everybody's clips enrolled."
         n, generator = len(dev.modalities), np.random.default_rng(self.config.seed)
-        zero = [super(EndToEnd, self).predict_proba(dev, code_masks([code] * len(dev), n)) for code in range(1, 2 ** n)]
+        zero = {code: super(EndToEnd, self).predict_proba(dev, code_masks([code] * len(dev), n)) for code in self.learned_codes(n).tolist()}
         scaled, shuffled = self.stage1.scaler(dev), self.store.twin()
         shuffled.update(shuffled.ids, labels=generator.permutation(shuffled.labels))
         lessons = [self.lesson(scaled, zero, self.store, 1.), self.lesson(scaled, zero, self.store, .5, draw=generator), self.lesson(scaled, zero, shuffled, .5)]
@@ -391,8 +393,8 @@ class EndToEnd(ZeroFill):
         return fit_gate(gate, stacked([e for e, _, _ in lessons]), *(torch.cat(column) for column in list(zip(*lessons))[1:]))
 
     def lesson(self, clips, zero, store, weight, draw=None):
-        "(Evidence, labels, weights) of scaled clips under every condition. zero: zero-fill's answers (B, C) under each code from 1."
-        parts = [self.weighed(clips, code, answer, store, draw) for code, answer in enumerate(zero, 1)]
+        "(Evidence, labels, weights) of scaled clips under some conditions. zero: {code: zero-fill's answers (B, C)}."
+        parts = [self.weighed(clips, code, answer, store, draw) for code, answer in zero.items()]
         labels = torch.from_numpy(clips.labels).repeat(len(parts))
         return stacked(parts), labels, torch.full((len(labels),), weight)
 
@@ -400,7 +402,7 @@ class EndToEnd(ZeroFill):
         "A lesson on a random half of scaled clips, the others enrolled."
         stored, store = generator.permutation(len(clips)) < len(clips) // 2, self.store.twin()
         self.put(clips[stored], store)
-        return self.lesson(clips[~stored], [answer[~stored] for answer in zero], store, .5)
+        return self.lesson(clips[~stored], {code: answer[~stored] for code, answer in zero.items()}, store, .5)
 
     @torch.no_grad()
     def predict_proba(self, clips, mask):
