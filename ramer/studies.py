@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'ENROLMENT', 'FACTS', 'RATES', 'SHARE',
-           'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study',
-           'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
+           'KNOWN', 'AFTERWARDS', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled',
+           'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
            'enrolling', 'ravdess_takes', 'few', 'by_person', 'fitted_on', 'trained_on', 'enrolled', 'enrolment_run',
            'enrolment_lines', 'study_table', 'unchanged', 'mean_facts', 'study_view', 'draw_study', 'draw_cases',
            'draw_points', 'answer', 'told', 'write_study', 'written_table', 'write_page', 'Case', 'vanishing',
            'patched', 'noise_like', 'without_frames', 'missing_cases', 'not_at_random', 'corrupt', 'lost_frames',
-           'untrained', 'missing_answers', 'case_contrasts']
+           'untrained', 'missing_answers', 'case_contrasts', 'clip_facts', 'speaker_distance', 'centres',
+           'retrieval_answers', 'effects', 'pooled', 'factor_contrasts']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import copy, json, time
@@ -466,25 +467,25 @@ def draw_cases(table):
     single, sets = table[(table.condition != MISSING) & (table.arm != table.reference)], list(dict.fromkeys(table.dataset))
     arms = single.reference.isin(set(table.arm[table.arm == table.reference]))
     rows = [some.assign(case=case) for some, case in ((single[arms], single.condition), (single[~arms], single.condition + " − " + single.reference)) if len(some)]
-    fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.2 + sum(.1 * len(r.groupby(["arm", "case"])) + .12 * r.case.nunique() + .6 for r in rows)), squeeze=False,
-                             sharey="row", height_ratios=[len(r.groupby(["arm", "case"])) + 4 for r in rows])
+    sizes = [len(some.groupby(["arm", "case"])) + 3 * some.case.nunique() for some in rows]
+    fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.6 + .075 * sum(sizes)), squeeze=False, sharey="row", height_ratios=sizes, layout="constrained")
+    colors = dict(zip(dict.fromkeys(name for some in rows for name in some.arm), plt.cm.tab10.colors))
     for line, some in zip(axes, rows):
-        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), list(dict.fromkeys(some.arm)))
+        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
     for ax, dataset in zip(axes[0], sets): ax.set_title(dataset, fontsize=8)
+    fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=3, frameon=False, fontsize=7)
     fig.supxlabel("points of WA; above, against " + " or ".join(dict.fromkeys(rows[0].reference)) + ("; below, one case against another" if len(rows) > 1 else "") + "\n95 % intervals, filled: p < .05 after Holm's correction", fontsize=8)
-    fig.tight_layout()
     return fig
 
 
-def draw_points(ax, rows, cases, arms):
+def draw_points(ax, rows, cases, colors):
     "Points with their intervals: a place for each case, a colour for each arm; filled where p_holm < .05."
-    for i, arm in enumerate(arms):
-        some, color = rows[rows.arm == arm].set_index("case").reindex(cases), plt.cm.tab10(i % 10)
-        y = np.arange(len(cases)) + .7 * ((i + .5) / len(arms) - .5)
+    for i, (arm, color) in enumerate(colors.items()):
+        some = rows[rows.arm == arm].set_index("case").reindex(cases)
+        y = np.arange(len(cases)) + .7 * ((i + .5) / len(colors) - .5)
         ax.hlines(y, 100 * some.low, 100 * some.high, color=color, lw=1.4, alpha=.7)
-        ax.scatter(100 * some.difference, y, s=14, edgecolor=color, facecolor=[color if p < .05 else "w" for p in some.p_holm], zorder=3, label=arm)
+        ax.scatter(100 * some.difference, y, s=14, edgecolor=color, facecolor=[color if p < .05 else "w" for p in some.p_holm], zorder=3)
     ax.axvline(0, color="k", lw=.7); ax.grid(axis="x", alpha=.25); ax.set_yticks(range(len(cases)), cases, fontsize=7); ax.set_ylim(len(cases) - .4, -.6); ax.tick_params(axis="x", labelsize=7)
-    ax.legend(frameon=False, fontsize=6)
 
 # %% ../nbs/22_studies.ipynb #9223acda
 def answer(name, table):
@@ -587,15 +588,16 @@ def missing_cases(place):
     return cases | not_at_random(place) | corrupt(place, ~usual) | lost_frames(place) | untrained(place)
 
 
-def not_at_random(place, times=9):
-    "Cases in which one modality, drawn, vanishes readily for half of the classes, or half of the groups, where they are several."
+def not_at_random(place, often=1.9):
+    "Cases in which one modality, drawn, vanishes for half of the classes, or half of the groups, where they are several, and rarely for the others; as often, all in all, as at random."
     test, groups = place.test, pd.factorize(place.test.groups)[0]
     columns = {"by class": test.labels} | ({"by group": groups} if 1 < len(set(groups)) < len(test) else {})
     cases = {}
     for name, column in columns.items():
         generator, values = place.generator(21), np.unique(column)
         some = np.isin(column, generator.permutation(values)[:len(values) // 2])
-        weights = np.where(some[:, None] & (np.arange(len(test.modalities)) == generator.integers(len(test.modalities))), float(times), 1.)
+        one = np.arange(len(test.modalities)) == generator.integers(len(test.modalities))
+        weights = np.where(one, np.where(some, often, 2 - often)[:, None], 1.)
         cases[f"{name} {100 * SHARE:.0f} %"] = Case(test, vanishing(weights, SHARE, generator), name)
     return cases
 
@@ -647,3 +649,80 @@ STUDIES["missingness"] = Study(
     {"no retrieval": {"method": "zero"}, "ramer": {"method": "ramer"}, "ramer-e2e": {"method": "ramer-e2e"}, "random neighbours": {"method": "random"}}, "no retrieval",
     "A method that learns to tell corrupt features from whole ones; masks that say something about the emotion, if they were drawn like that in training, too.",
     answers=missing_answers, cases=lambda place: {name: [case.wrong] * bool(case.wrong) for name, case in missing_cases(place).items()}, contrasts=case_contrasts, draw=draw_cases)
+
+# %% ../nbs/22_studies.ipynb #e5500002
+KNOWN, AFTERWARDS = ("similarity", "margin", "agreement", "frequency", "distance"), ("precision", "cosine")
+
+
+def clip_facts(method, clips, condition):
+    "What a retrieval is like for each labelled, complete clip: {name of KNOWN and AFTERWARDS: (N,)}, and rank, the place of the clip's class by what is filled in, mean over the missing modalities. No distance where every clip is a person."
+    found, missing = retrieved(method, clips, condition), ~condition_mask(condition, 1, clips.modalities)[0]
+    scores, own = found.hits.scores, np.arange(len(clips))
+    votes = (method.store.labels[found.hits.rows][..., None] == np.arange(len(clips.classes))).sum(1)
+    with torch.no_grad(): alone = method.stage1.network.classify_alone(torch.from_numpy(found.filled)).numpy()[:, missing]
+    frequency = np.bincount(method.store.labels[method.store.labels >= 0], minlength=len(clips.classes)) / len(method.store)
+    facts = {"similarity": scores[:, 0], "margin": scores[:, 0] - scores[:, -1], "agreement": votes.max(1) / scores.shape[1], "frequency": frequency[clips.labels], "precision": found.shared.mean(1), "cosine": found.cosine.mean(1),
+             "rank": 1 + (alone > alone[own, :, clips.labels][..., None]).sum(2).mean(1)}
+    return facts | ({} if len(set(clips.groups)) == len(clips) else {"distance": speaker_distance(method, clips, found.hits)})
+
+
+def speaker_distance(method, clips, hits):
+    "One minus the cosine between the mean h of a clip's group and of its neighbours' groups, mean over the neighbours: (N,)."
+    ours, group = centres(hidden_features(method.stage1.network, method.stage1.scaler(clips)).flatten(1).numpy(), clips.groups)
+    theirs, other = centres(np.concatenate([method.store.features[m] for m in clips.modalities], 1), method.store.groups)
+    return 1 - (ours[group][:, None] * theirs[other[hits.rows]]).sum(2).mean(1)
+
+
+def centres(x, groups):
+    "(unit-length mean row of each group (G, D), each row's group number (N,))."
+    number, names = pd.factorize(groups)
+    return unit(np.stack([x[number == g].mean(0) for g in range(len(names))])), number
+
+
+def retrieval_answers(study, place, config, rest, shared):
+    "The default Answers, with `clip_facts` where a method searches."
+    for a in condition_answers(study, place, config, rest, shared):
+        if "similarity" not in a.facts: yield a; continue
+        each = clip_facts(a.method, place.test, a.case)
+        yield a._replace(facts=a.facts | {"rank": float(each.pop("rank").mean())}, each={name: np.round(x, 4).tolist() for name, x in each.items()})
+
+
+def effects(x, y, weights, terms):
+    "The average change of the chance of y for one more of each column of x, by a logistic regression with further terms: (D,). x: (N, D); y: (N,) bool; weights: (N,); terms: (N, T)."
+    fitted = LogisticRegression(C=10., max_iter=500).fit(np.column_stack([x, terms]), y, weights)
+    p = fitted.predict_proba(np.column_stack([x, terms]))[:, 1]
+    return fitted.coef_[0, :x.shape[1]] * np.average(p * (1 - p), weights=weights)
+
+
+def pooled(found, arm, other):
+    "A DataFrame with a row per clip, condition and seed of the folds of an arm: its numbers for each clip, right, whether another arm's answer is, group and condition."
+    folds, seeds, groups = found.folds(arm), found.seeds(arm, other), found.groups
+    first, parts = dict(zip(folds, np.cumsum([0] + [len(groups[fold][1]) for fold in folds]))), []
+    for condition in found.conditions(arm):
+        ours, theirs = (found.right(a, condition, folds, seeds).ravel() for a in (arm, other))
+        lines = found.found(arm, condition, folds, seeds)
+        rows = pd.concat([pd.DataFrame(lines[seed, fold]["each"]).assign(group=first[fold] + groups[fold][0]) for seed in seeds for fold in folds])
+        parts.append(rows.assign(right=ours, other=theirs, condition=condition))
+    return pd.concat(parts, ignore_index=True)
+
+
+def factor_contrasts(study, found, replicates=200):
+    "Rows of what one deviation more of each factor is worth to RAMER's being right, and to its being right rather than the other where just one is; factors known before, and afterwards, in a regression each."
+    arm, other, rows = "ramer", study.reference, []
+    if not {arm, other} <= set(found.lines): return []
+    clips, weights, units = pooled(found, arm, other), bootstrap(found, found.folds(arm), 1)[0][:replicates], units_of(found, found.folds(arm))
+    for outcome, some in (("ramer is right", clips), (f"ramer, not {other}", clips[clips.right != clips.other])):
+        for factors in ([f for f in names if f in some and some[f].std() > 1e-6] for names in (KNOWN, AFTERWARDS)):
+            x, terms = ((some[factors] - some[factors].mean()) / some[factors].std()).to_numpy(), pd.get_dummies(some.condition).to_numpy(float)
+            drawn = [w for w in weights[:, some.group] if 0 < np.average(some.right, weights=w) < 1]
+            fits = np.array([effects(x, some.right, w, terms) for w in (np.ones(len(some)), *drawn)])
+            estimates = [Estimate.of(fits[0, i], fits[1:, i], units) for i in range(len(factors))]
+            rows += [{"dataset": found.dataset, "method": outcome, "reference": "one deviation less", "condition": factor, "difference": e.point, **dict(zip(("low", "high"), e.interval())), "p": e.p, "runs": len(found.folds(arm)) * len(found.seeds(arm))}
+                     for factor, e in zip(factors, estimates)]
+    return rows
+
+
+STUDIES["retrieval"] = Study(
+    "What makes a retrieval good: which neighbours, of which clips, make the answer right?",
+    {"no retrieval": {"method": "zero"}, "ramer": {"method": "ramer"}, "random neighbours": {"method": "random"}, "K=1": {"method": "ramer", "k": 1}}, "no retrieval",
+    "A method that weighs neighbours by their labels; sets so large that similar clips are nearly the same.", answers=retrieval_answers, contrasts=factor_contrasts, draw=draw_cases)
