@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'ENROLMENT', 'FACTS', 'RATES', 'SHARE',
-           'KNOWN', 'AFTERWARDS', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled',
-           'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
-           'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
-           'enrolling', 'ravdess_takes', 'few', 'by_person', 'fitted_on', 'trained_on', 'enrolled', 'enrolment_run',
-           'enrolment_lines', 'study_table', 'unchanged', 'mean_facts', 'study_view', 'draw_study', 'draw_cases',
-           'draw_points', 'answer', 'told', 'write_study', 'written_table', 'write_page', 'Case', 'vanishing',
-           'patched', 'noise_like', 'without_frames', 'missing_cases', 'not_at_random', 'corrupt', 'lost_frames',
-           'untrained', 'missing_answers', 'case_contrasts', 'clip_facts', 'speaker_distance', 'centres',
-           'retrieval_answers', 'effects', 'pooled', 'factor_contrasts']
+           'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous',
+           'changed', 'spoiled', 'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer',
+           'study_run', 'arm_run', 'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies',
+           'read_study', 'with_conditions', 'enrolling', 'ravdess_takes', 'few', 'by_person', 'fitted_on', 'trained_on',
+           'enrolled', 'enrolment_run', 'enrolment_lines', 'study_table', 'unchanged', 'mean_facts', 'study_view',
+           'draw_study', 'draw_cases', 'draw_points', 'answer', 'told', 'write_study', 'written_table', 'write_page',
+           'Case', 'drawn_conditions', 'vanishing', 'patched', 'noise_like', 'without_frames', 'missing_cases',
+           'not_at_random', 'corrupt', 'lost_frames', 'untrained', 'missing_answers', 'case_contrasts', 'clip_facts',
+           'speaker_distance', 'centres', 'retrieval_answers', 'effects', 'pooled', 'factor_contrasts', 'loosened',
+           'class_log_likelihood', 'paired_posterior', 'pairing_answers', 'paired_case', 'Moved', 'Crossing',
+           'crossings', 'moved_world', 'vars_of', 'parts_apart', 'swapped', 'across_answers', 'by_rows']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import copy, json, time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -44,7 +47,7 @@ from .report import MISSING, Results, bootstrap, by_method, conditions_table, di
 from .statistics import Estimate, holm
 from .store import unit
 from .training import Config, deterministic
-from .worlds import WORLDS, World, cluster_log_likelihood, posterior, world_dataset
+from .worlds import WORLDS, World, cluster_log_likelihood, world_dataset
 
 # %% ../nbs/22_studies.ipynb #e5100002
 def wrong_labels(clips, rows, generator):
@@ -218,12 +221,13 @@ class Place:
 
 
 class Answer(NamedTuple):
-    "How a fitted method was judged in one case. judged: a Prediction; facts: numbers worth a column; each: {name: a number for each clip}."
+    "How a fitted method was judged in one case. judged: a Prediction; facts: numbers worth a column; each: {name: a number for each clip}; dev: the clips its epochs were chosen on, if not the protocol's."
     case: str
     method: object
     judged: object
     facts: dict = {}
     each: dict = {}
+    dev: object = None
 
 
 def study_run(name, dataset, fold, seed, root, arms=(), **changes):
@@ -273,7 +277,7 @@ def answer_lines(answers, place, wanted):
     "What is kept of each Answer. wanted: the arm's `record`."
     facts, training = wanted | {"commit": commit()}, {}
     for a in answers:
-        if a.method not in training: training[a.method] = training_record(a.method, place.protocol.dev)
+        if a.method not in training: training[a.method] = training_record(a.method, a.dev or place.protocol.dev)
         line = result_line(a.method.config, a.case, a.judged, a.method, place.protocol.name, training[a.method], facts, place.protocol.leaks)
         if (a.judged.mask != a.judged.mask[0]).any(): line["mask_protocol"] = "drawn for each clip"
         yield {key: line[key] for key in KEPT} | {"facts": a.facts} | ({"each": a.each} if a.each else {})
@@ -546,6 +550,12 @@ class Case(NamedTuple):
     unseen: bool = False
 
 
+def drawn_conditions(place):
+    "A mask (N, M) with an incomplete condition drawn for each test clip, where a case is about something else than the condition."
+    n_modalities = len(place.test.modalities)
+    return code_masks(place.generator(19).integers(1, 2 ** n_modalities - 1, len(place.test)), n_modalities)
+
+
 def vanishing(weights, rate, generator):
     "A mask (N, M) without a share of its entries, or all but one of each clip, if that is less. weights: (N, M), how readily each vanishes. Equal generators give masks of which the fuller one has all entries of the other."
     late = generator.exponential(size=weights.shape) / weights
@@ -726,3 +736,141 @@ STUDIES["retrieval"] = Study(
     "What makes a retrieval good: which neighbours, of which clips, make the answer right?",
     {"no retrieval": {"method": "zero"}, "ramer": {"method": "ramer"}, "random neighbours": {"method": "random"}, "K=1": {"method": "ramer", "k": 1}}, "no retrieval",
     "A method that weighs neighbours by their labels; sets so large that similar clips are nearly the same.", answers=retrieval_answers, contrasts=factor_contrasts, draw=draw_cases)
+
+# %% ../nbs/22_studies.ipynb #e5600002
+PAIRED = (0., .25, .5, .75, 1.)
+
+
+def loosened(clips, share, generator):
+    "The clips with, for a share of the labelled ones, each modality exchanged among those of one class."
+    labelled = np.flatnonzero(clips.labels >= 0)
+    loose = generator.permutation(labelled)[:round(share * len(labelled))]
+    sources = {m: np.arange(len(clips)) for m in clips.modalities}
+    by_class = lambda rows: rows[np.argsort(clips.labels[rows], kind="stable")]
+    for source in sources.values(): source[by_class(loose)] = by_class(generator.permutation(loose))
+    return replace(clips, features={m: x[sources[m]] for m, x in clips.features.items()}, lengths={m: n[sources[m]] for m, n in clips.lengths.items()})
+
+
+def class_log_likelihood(world, clips, kept):
+    "log p(available features, class) of a world up to what only the features decide: (N, C), for the modalities named in `kept`."
+    same, own = world.spread ** 2 * world.correlation, world.spread ** 2 * (1 - world.correlation) + world.noise ** 2
+    volume = np.linalg.slogdet(np.full((len(kept),) * 2, same) + own * np.eye(len(kept)))[1]
+    joint = cluster_log_likelihood(world, clips, kept) - world.latent / 2 * volume + np.log(world.cluster_prior)
+    return logsumexp(joint.reshape(len(clips), -1, world.clusters), axis=2)
+
+
+def paired_posterior(world, share, clips, mask):
+    "The exact probability of each class if this share of a world's clips is as it was made and of the others each modality is another clip's of the class: (N, C)."
+    codes, out, prior = mask_codes(mask), np.empty((len(clips), len(clips.classes))), np.log(world.cluster_prior.reshape(-1, world.clusters).sum(1))
+    for code in np.unique(codes):
+        some, kept = clips[codes == code], [m for m, here in zip(clips.modalities, code_masks([code], mask.shape[1])[0]) if here]
+        apart = prior + sum(class_log_likelihood(world, some, [m]) - prior for m in kept)
+        terms = [np.log(part) + joint for part, joint in ((share, class_log_likelihood(world, some, kept)), (1 - share, apart)) if part]
+        out[codes == code] = softmax(logsumexp(terms, axis=0), axis=1)
+    return out
+
+
+def pairing_answers(study, place, config, rest, shared):
+    "The Answers of one method, trained and tested on clips of which a share stays paired; its facts are means over the conditions."
+    for share in PAIRED:
+        train, dev, test = (loosened(part, 1 - share, place.generator(30 + i)) for i, part in enumerate((place.protocol.train, place.protocol.dev, place.test)))
+        method = fit_shared(config, train, dev, shared.setdefault(share, {}))
+        predict = partial(paired_posterior, replace(WORLDS[config.dataset], draw=config.fold), share) if config.method == "bayes" else method.predict_proba
+        facts = pd.DataFrame([retrieval_facts(method, test, condition) for condition in study.conditions(test.modalities)]).mean().to_dict()
+        yield Answer(paired_case(share), method, judge_under(predict, test, drawn_conditions(place)), facts, dev=dev)
+
+
+def paired_case(share):
+    "A case's name."
+    return f"{100 * share:.0f} % paired"
+
+
+STUDIES["correlation"] = Study(
+    "Where does retrieval break when the modalities of a clip have less to do with each other?",
+    {"no retrieval": {"method": "zero"}, "random neighbours": {"method": "random"}, "ramer": {"method": "ramer"}, "ramer-e2e": {"method": "ramer-e2e"}, "best possible": {"method": "bayes"}}, "no retrieval",
+    "Clips whose modalities go together in more than their class and cluster; a class with one way to show itself, for which any clip of the class is a good neighbour.",
+    answers=pairing_answers, cases=lambda place: {paired_case(share): ["drawn"] for share in PAIRED}, draw=draw_cases)
+
+# %% ../nbs/22_studies.ipynb #e5700002
+SHIFTS = (0., .25, .5, 1.)
+
+
+@dataclass(frozen=True)
+class Moved(World):
+    "A world whose cluster centres have moved to those of another draw. shift: how far, 0 to 1; their deviation stays."
+    shift: float = 0.
+
+    @cached_property
+    def geometry(self):
+        "As a World's."
+        home, other = (World(**vars_of(self) | {"draw": draw}).geometry for draw in (self.draw, self.draw + 100))
+        return {m: (np.sqrt(1 - self.shift ** 2) * centres + self.shift * other[m][0], W, B) for m, (centres, W, B) in home.items()}
+
+
+class Crossing(NamedTuple):
+    "From one place to another. rows: (N,) bool, the test clips that are asked there; home, there: (train, dev) of both places."
+    rows: np.ndarray
+    home: tuple
+    there: tuple
+
+
+def crossings(place):
+    "{case: (test clips, its Crossings, which share them out)} of a Place; empty where there is no other place."
+    learn = place.protocol.train, place.protocol.dev
+    if place.fields["dataset"] in WORLDS: return {f"shift {shift:g}": moved_world(place, shift, learn) for shift in SHIFTS}
+    if ravdess_takes(place.test) is None: return {}
+    return {f"another {name}": (place.test, parts_apart(place, joined(*learn), kind)) for name, kind in (("sex", lambda takes: takes.actor % 2), ("sentence", lambda takes: takes.statement % 2))}
+
+
+def moved_world(place, shift, home):
+    "(test clips of the world after a shift, [the Crossing])."
+    dataset = world_dataset(Moved(**vars_of(WORLDS[place.fields["dataset"]]), shift=shift))
+    there = Protocol(dataset, place.fields["fold"], place.fields["seed"])
+    return dataset.parts(place.fields["fold"])[1], [Crossing(np.ones(len(place.test), bool), home, (there.train, there.dev))]
+
+
+def vars_of(world):
+    "A World's fields as a dictionary."
+    return {f.name: getattr(world, f.name) for f in fields(World)}
+
+
+def parts_apart(place, learn, kind):
+    "Two Crossings, from each of two kinds of clips to the other. kind: RAVDESS's takes -> (N,) 0 or 1."
+    asked, told = (kind(ravdess_takes(clips)).to_numpy() for clips in (place.test, learn))
+    parts = [cut_dev(learn[told == k], place.fields["seed"]) for k in (0, 1)]
+    return [Crossing(asked == k, parts[1 - k], parts[k]) for k in (0, 1)]
+
+
+def swapped(method, clips):
+    "The fitted method with nothing in its store but these clips."
+    twin = copy_of(method)
+    twin.store.remove(twin.store.ids)
+    return twin.enrol(clips)
+
+
+def across_answers(study, place, config, rest, shared):
+    "The Answers of one method: trained at home or there, as the arm's `trained` says, with its own store or, as `store` says, with that of there."
+    for case, (test, parts) in crossings(place).items():
+        out = []
+        for part in parts:
+            learn = part.there if rest["trained"] == "there" else part.home
+            key = config.hash, learn[0].hash()
+            if key not in shared: shared[key] = fit_shared(config, *learn, {})
+            out.append((part.rows, swapped(shared[key], part.there[0].labelled()) if rest.get("store") else shared[key]))
+        yield Answer(case, out[-1][1], judge_under(partial(by_rows, out), test, drawn_conditions(place)), dev=learn[1])
+
+
+def by_rows(parts, clips, mask):
+    "A predict_proba of [(rows (N,) bool, method)] that share out the clips."
+    out = np.zeros((len(clips), len(clips.classes)))
+    for rows, method in parts: out[rows] = method.predict_proba(clips[rows], mask[rows])
+    return out
+
+
+STUDIES["across"] = Study(
+    "Trained at home and asked elsewhere: what is it worth to exchange the store, without retraining?",
+    {"no retrieval, at home": {"method": "zero", "trained": "home"}, "no retrieval, trained there": {"method": "zero", "trained": "there"},
+     **{f"{name}, {how}": {"method": name} | arm for name in ("ramer", "ramer-e2e") for how, arm in {"at home": {"trained": "home"}, "store of there": {"trained": "home", "store": "there"}, "trained there": {"trained": "there"}}.items()}},
+    "no retrieval, at home", "Places so far apart that the keys do not carry over; few clips from there, or clips without labels.",
+    against={f"{name}, {how}": f"{name}, at home" for name in ("ramer", "ramer-e2e") for how in ("store of there", "trained there")},
+    needs=lambda dataset: dataset.name in WORLDS or ravdess_takes(dataset.parts(0)[1]) is not None, answers=across_answers, cases=lambda place: {case: ["drawn"] for case in crossings(place)}, draw=draw_cases)
