@@ -143,11 +143,12 @@ class KeyStore(RetrievalStore):
 class Episodes:
     """Training steps in which some groups ask and the others answer.
 
-    keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str. parts: in how many steps everybody has asked once. smoothed: see KeyStore.
+    keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str. parts: in how many steps everybody has asked once. smoothed: see KeyStore. codes: of the conditions that are drawn; default: all.
     """
     mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many answer at most
 
-    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, parts=8):
+    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, codes=None, parts=8):
+        self.codes = np.arange(1, 2 ** len(x)) if codes is None else codes
         self.keys, self.x, self.labels, self.classes, self.smoothed = keys, x, labels, classes, smoothed
         self.groups, self.generator = torch.from_numpy(np.unique(groups, return_inverse=True)[1]), np.random.default_rng(seed)
         self.parts = min(parts, int(self.groups.max()) + 1)
@@ -166,7 +167,7 @@ class Episodes:
         self.left -= 1
         asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.keys(self.x)
         rows = asking.repeat(self.conditions)
-        codes = torch.from_numpy(self.generator.integers(1, 2 ** len(self.x), len(rows)))
+        codes = torch.from_numpy(self.codes[self.generator.integers(0, len(self.codes), len(rows))])
         answering, stored = self.stored(keys, asking)
         common = weigh(self.keys.compare(keys[rows], codes, stored), self.labels[answering].expand(len(rows), -1))
         return self.cost(common, self.labels[answering], rows) + .5 * self.own_loss(keys, asking, rows, codes)
@@ -198,29 +199,29 @@ class Episodes:
 
 @torch.no_grad()
 def dev_score(keys, episodes, x, labels, k):
-    "UA over all conditions of the votes for dev clips, with everybody in the store."
+    "UA over the episodes' conditions of the votes for dev clips, with everybody in the store."
     own, asked = episodes.keys(episodes.x), keys(x)
     stored = blurred(own, nearest(own, episodes.smoothed), keys.blur.exp()) if episodes.smoothed else own
     votes = []
-    for code in range(1, 2 ** len(x)):
+    for code in episodes.codes.tolist():
         scores, rows = keys.compare(asked, torch.full((len(asked),), code), stored).topk(min(k, len(stored)), 1)
         votes.append(count_votes(torch.softmax(scores, 1), episodes.labels[rows], episodes.classes))
     return dev_ua(torch.cat(votes), labels.repeat(len(votes)))
 
 
-def train_keys(clips, dev, config):
-    "Keys trained on scaled, labelled clips, with the epoch of the best dev UA. Returns (Keys, History)."
+def train_keys(clips, dev, config, codes=None):
+    "Keys trained on scaled, labelled clips, with the epoch of the best dev UA. codes: of the conditions to learn under; default: all. Returns (Keys, History)."
     x, dev_x = vectors(clips), vectors(dev)
     keys = Keys(clips.dims, config.key_width, config.input_dropout)
     groups = {"group": clips.groups, "id": clips.ids}[config.exclude]
-    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed)
+    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed, codes)
     score = lambda: dev_score(keys, episodes, dev_x, torch.from_numpy(dev.labels), config.k)
     history = fit(keys, episodes.loss, score, episodes.parts, replace(config, learning_rate=config.key_rate, batch=1))
     return keys.eval(), history
 
 # %% ../nbs/15_endtoend.ipynb #1e2e0002
 class LinearAnswers(nn.Module):
-    """A logistic regression for each condition, kept as tensors.
+    """A logistic regression for each condition that it was fitted under, kept as tensors.
 
     dims: {modality: width of a vector}; classes: how many.
     """
@@ -229,11 +230,12 @@ class LinearAnswers(nn.Module):
         self.widths, n = list(dims.values()), 2 ** len(dims)
         self.weight = nn.Parameter(torch.zeros(n, classes, sum(self.widths)), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(n, classes), requires_grad=False)
+        self.fitted = nn.Parameter(torch.zeros(n), requires_grad=False)
 
-    def fit(self, clips, config):
-        "Fit to scaled, labelled clips, complete, with the config's penalty. Returns self."
+    def fit(self, clips, config, codes):
+        "Fit to scaled, labelled clips, complete, under conditions with these codes, with the config's penalty. Returns self."
         whole = blocks(clips, np.ones((len(clips), len(self.widths)), bool))
-        for code in range(1, len(self.bias)):
+        for code in codes.tolist():
             kept = self.columns(code)
             self.keep(code, kept, regression(config).fit(whole[:, kept], clips.labels))
         return self
@@ -245,19 +247,19 @@ class LinearAnswers(nn.Module):
     def keep(self, code, kept, model):
         "Take over a fitted scikit-learn model; a class that it does not know is never answered."
         known = model.classes_[-len(model.coef_):]                                                       # of two classes it has the second's line only
-        self.bias[code] = -1e9
+        self.fitted[code], self.bias[code] = 1., -1e9
         self.bias[code, model.classes_] = 0.
         self.bias[code, known] = torch.from_numpy(model.intercept_).float()
         self.weight[code, known[:, None], np.flatnonzero(kept)] = torch.from_numpy(model.coef_).float()
 
     def forward(self, x, code):
-        "(N, C) probabilities under one condition code, from {modality: (N, D)}."
-        return torch.softmax(torch.cat(list(x.values()), 1) @ self.weight[code].T + self.bias[code], 1)
+        "(N, C) probabilities under one condition code, all zero where it was not fitted, from {modality: (N, D)}."
+        return self.fitted[code] * torch.softmax(torch.cat(list(x.values()), 1) @ self.weight[code].T + self.bias[code], 1)
 
     @property
     def parameters_used(self):
         "How many weights the regressions have: those of their own modalities only."
-        return sum(len(self.bias[0]) * (int(self.columns(code).sum()) + 1) for code in range(1, len(self.bias)))
+        return sum(len(self.bias[0]) * (int(self.columns(code).sum()) + 1) for code in torch.nonzero(self.fitted)[:, 0].tolist())
 
 # %% ../nbs/15_endtoend.ipynb #f8add7e6
 class Evidence(NamedTuple):
@@ -301,7 +303,8 @@ class Gate(nn.Module):
         return (shares[..., None] * answers).sum(1)
 
     def standardise(self, e):
-        "Measure the clues in each condition."
+        "Measure the clues in each condition; one that is not among them takes the measure of all."
+        self.mean[:], self.deviation[:] = e.clues.mean(0), e.clues.std(0).clamp(min=.05)
         for code in e.codes.unique():
             some = e.clues[e.codes == code]
             self.mean[code], self.deviation[code] = some.mean(0), some.std(0).clamp(min=.05)
@@ -375,8 +378,8 @@ class EndToEnd(ZeroFill):
     def fit_retrieval(self, train, dev):
         "Regressions, keys, store and gate beside a zero-fill that is fitted. train, dev: labelled Clips. Returns self."
         scaled = self.stage1.scaler(train)
-        self.linear = LinearAnswers(self.shape["dims"], len(self.shape["classes"])).fit(scaled, self.config)
-        with deterministic(self.config.seed + 2): self.keys, self.keys_history = train_keys(scaled, self.stage1.scaler(dev), self.config)
+        self.linear = LinearAnswers(self.shape["dims"], len(self.shape["classes"])).fit(scaled, self.config, self.learned_codes(len(train.modalities)))
+        with deterministic(self.config.seed + 2): self.keys, self.keys_history = train_keys(scaled, self.stage1.scaler(dev), self.config, self.learned_codes(len(train.modalities)))
         self.store = self.empty_store()
         self.put(scaled)
         with deterministic(self.config.seed + 3): self.gate = self.make_gate(dev)
@@ -435,9 +438,9 @@ class EndToEnd(ZeroFill):
         return Evidence(said, linear, common, own, torch.stack([common.max(1).values, near, trust, said.max(1).values], 1), codes)
 
     def make_gate(self, dev):
-        "A gate fitted on labelled dev clips under every condition: with the store, with two useless ones, and with half of everybody's clips enrolled."
+        "A gate fitted on labelled dev clips under every condition that is learned: with the store, with two useless ones, and with half of everybody's clips enrolled."
         n, generator = len(dev.modalities), np.random.default_rng(self.config.seed)
-        zero = [super(EndToEnd, self).predict_proba(dev, code_masks([code] * len(dev), n)) for code in range(1, 2 ** n)]
+        zero = {code: super(EndToEnd, self).predict_proba(dev, code_masks([code] * len(dev), n)) for code in self.learned_codes(n).tolist()}
         scaled, shuffled = self.stage1.scaler(dev), self.store.twin()
         shuffled.update(shuffled.ids, labels=generator.permutation(shuffled.labels))
         lessons = [self.lesson(scaled, zero, self.store, 1.), self.lesson(scaled, zero, self.store, .5, draw=generator), self.lesson(scaled, zero, shuffled, .5)]
@@ -446,8 +449,8 @@ class EndToEnd(ZeroFill):
         return fit_gate(gate, stacked([e for e, _, _ in lessons]), *(torch.cat(column) for column in list(zip(*lessons))[1:]))
 
     def lesson(self, clips, zero, store, weight, draw=None):
-        "(Evidence, labels, weights) of scaled clips under every condition. zero: zero-fill's answers (B, C) under each code from 1."
-        parts = [self.weighed(clips, code, answer, store, draw) for code, answer in enumerate(zero, 1)]
+        "(Evidence, labels, weights) of scaled clips under some conditions. zero: {code: zero-fill's answers (B, C)}."
+        parts = [self.weighed(clips, code, answer, store, draw) for code, answer in zero.items()]
         labels = torch.from_numpy(clips.labels).repeat(len(parts))
         return stacked(parts), labels, torch.full((len(labels),), weight)
 
@@ -455,7 +458,7 @@ class EndToEnd(ZeroFill):
         "A lesson on a random half of scaled clips, the others enrolled."
         stored, store = generator.permutation(len(clips)) < len(clips) // 2, self.store.twin()
         self.put(clips[stored], store)
-        return self.lesson(clips[~stored], [answer[~stored] for answer in zero], store, .5)
+        return self.lesson(clips[~stored], {code: answer[~stored] for code, answer in zero.items()}, store, .5)
 
     @torch.no_grad()
     def predict_proba(self, clips, mask):

@@ -127,9 +127,10 @@ def tuning_fold(dataset, fold):
     return dataset.folds if dataset.independent_folds else fold
 
 
-def fit_shared(config, train, dev, stage1s):
-    "The fitted method of a config. stage1s: {key: Stage1}, in which runs on the same clips find and leave their stage 1."
+def fit_shared(config, train, dev, stage1s, unseen=()):
+    "The fitted method of a config. stage1s: {key: Stage1}, in which runs on the same clips find and leave their stage 1. unseen: codes of conditions that a FillMethod shall not learn under."
     method = make_method(config)
+    if unseen: method.unseen = unseen
     if hasattr(method, "stage1"):
         key = (config.dataset, config.fold, *(getattr(config, name) for name in STAGE1_FIELDS))
         if key not in stage1s: stage1s[key] = pretrain(train, dev, config)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from .conditions import check_mask, code_masks, mask_codes, random_masks
+from .conditions import check_mask, code_masks, mask_codes
 from .data import Scaler
 from .encoders import as_tensors, hidden_features, take
 from .folders import new_folder, write_text
@@ -120,8 +120,10 @@ class ClassPrior(Method):
 class FillMethod(Method):
     """Encoders, slots and classifier; a subclass says what fills the slot of a missing modality.
 
-    stage1: a Stage1 trained on the very clips that `fit` will get, to share it among methods; default: pretrain.
+    stage1: a Stage1 trained on the very clips that `fit` will get, to share it among methods; default: pretrain. unseen: codes of conditions that are neither drawn in training nor scored on dev; set before `fit`.
     """
+    unseen = ()
+
     def __init__(self, config, stage1=None):
         super().__init__(config)
         self.stage1 = stage1
@@ -158,23 +160,27 @@ class FillMethod(Method):
         if self.config.encoders == "frozen": network.encoders.requires_grad_(False)
         return network
 
+    def learned_codes(self, n_modalities):
+        "The codes of the conditions that training draws from and dev is scored under: all but the unseen; (n,) int64."
+        return np.setdiff1d(np.arange(1, 2 ** n_modalities), self.unseen)
+
     def train_network(self, clips, dev):
         "Stage 3 on scaled, labelled clips. Returns History."
-        everything = range(1, 2 ** len(clips.modalities))
+        everything = self.learned_codes(len(clips.modalities))
         inputs, labels, dev_inputs, dev_labels = as_tensors(clips), torch.from_numpy(clips.labels), as_tensors(dev), torch.from_numpy(dev.labels)
         fill, dev_fill = self.filler(clips, everything, training=True), self.filler(dev, everything)
-        generator, n_modalities = np.random.default_rng(self.config.seed), len(clips.modalities)
+        generator = np.random.default_rng(self.config.seed)
 
         def loss(rows):
             if self.config.encoders == "frozen": self.network.encoders.eval()    # no dropout in what is not trained
-            codes = torch.from_numpy(mask_codes(random_masks(len(rows), n_modalities, generator)))
+            codes = torch.from_numpy(everything[generator.integers(0, len(everything), len(rows))])
             h = self.network.hidden(take(inputs, rows))
             return self.objective(self.logits(h, codes, fill, rows), labels[rows], rows)
 
         @torch.no_grad()
         def score():
             h, rows = self.network.hidden(dev_inputs), torch.arange(len(dev))
-            logits = [self.logits(h, torch.full_like(rows, code), dev_fill, rows) for code in everything]
+            logits = [self.logits(h, torch.full_like(rows, code), dev_fill, rows) for code in everything.tolist()]
             return dev_ua(torch.cat(logits), dev_labels.repeat(len(everything)))
 
         return fit(self.network, loss, score, len(clips), self.config)

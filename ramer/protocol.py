@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATASETS', 'load_dataset', 'available_datasets', 'cut_dev', 'Finding', 'copied', 'shared_clips', 'stored_clips',
            'doubtful_features', 'find_leaks', 'scaled_together', 'check_leaks', 'findings_text', 'Prediction',
-           'Protocol', 'make_judge', 'check_probabilities']
+           'Protocol', 'make_judge', 'judge_under', 'check_probabilities']
 
 # %% ../nbs/04_protocol.ipynb #f3000d25
 from typing import NamedTuple
@@ -193,12 +193,14 @@ class Protocol:
 
 def make_judge(test):
     "A function (predict_proba, condition) -> Prediction that closes over the test clips."
-    def judge(predict_proba, condition):
-        mask = condition_mask(condition, len(test), test.modalities)
-        probabilities = np.asarray(predict_proba(test.hide(mask).without_labels(), mask.copy()))
-        check_probabilities(probabilities, (len(test), len(test.classes)))
-        return Prediction(test.ids, test.labels, test.groups, probabilities, mask)
-    return judge
+    return lambda predict_proba, condition: judge_under(predict_proba, test, condition_mask(condition, len(test), test.modalities))
+
+
+def judge_under(predict_proba, test, mask):
+    "The Prediction for test clips of which a method sees what the mask (N, M) leaves, and no label. Raises ValueError for an answer that is not (N, C) probabilities."
+    probabilities = np.asarray(predict_proba(test.hide(mask).without_labels(), mask.copy()))
+    check_probabilities(probabilities, (len(test), len(test.classes)))
+    return Prediction(test.ids, test.labels, test.groups, probabilities, mask)
 
 
 def check_probabilities(probabilities, shape):

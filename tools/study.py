@@ -37,7 +37,7 @@ def main(arguments=None):
     results = ROOT/"results" if options.publish else runs/"results"
     for name in options.names or STUDIES:
         study = STUDIES[choose("study", name, STUDIES)]
-        asked = [d for d in options.datasets if d in here and study.conditions(load_dataset(d).parts(0)[1].modalities)]
+        asked = [d for d in options.datasets if d in here and study.suits(load_dataset(d))]
         parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes)
         last.out.unlink(missing_ok=True)
         if run_jobs(parts, options.workers, name) or run_jobs([last], 1, f"{name}, answer"): sys.exit(f"a notebook of {name} failed; the traces are in {last.out.parent}")
