@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'ENROLMENT', 'FACTS', 'RATES', 'SHARE',
-           'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous',
-           'changed', 'spoiled', 'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer',
-           'study_run', 'arm_run', 'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies',
+           'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'PARTS', 'wrong_labels', 'noisy_features', 'wrong_pairs',
+           'ambiguous', 'changed', 'spoiled', 'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place',
+           'Answer', 'study_run', 'arm_run', 'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies',
            'read_study', 'with_conditions', 'enrolling', 'ravdess_takes', 'few', 'by_person', 'fitted_on', 'trained_on',
            'enrolled', 'enrolment_run', 'enrolment_lines', 'study_table', 'unchanged', 'mean_facts', 'study_view',
            'draw_study', 'draw_cases', 'draw_points', 'answer', 'told', 'write_study', 'written_table', 'write_page',
@@ -14,7 +14,8 @@ __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'K
            'not_at_random', 'corrupt', 'lost_frames', 'untrained', 'missing_answers', 'case_contrasts', 'clip_facts',
            'speaker_distance', 'centres', 'retrieval_answers', 'effects', 'pooled', 'factor_contrasts', 'loosened',
            'class_log_likelihood', 'paired_posterior', 'pairing_answers', 'paired_case', 'Moved', 'Crossing',
-           'crossings', 'moved_world', 'vars_of', 'parts_apart', 'swapped', 'across_answers', 'by_rows']
+           'crossings', 'moved_world', 'vars_of', 'parts_apart', 'swapped', 'across_answers', 'by_rows', 'refitted',
+           'without_blur', 'with_strange_store', 'two_zero_fills', 'part_answers']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import copy, json, time
@@ -36,6 +37,7 @@ from .classical import blocks
 from .conditions import all_conditions, choose, code_masks, condition_mask, mask_codes
 from .controls import configure
 from .encoders import hidden_features
+from .endtoend import LinearAnswers
 from .experiment import commit, encode, fit_shared, read_kept, record, result_line, test_clips, training_record, write_lines
 from .fills import ZeroFill
 from .folders import file_name, write_text
@@ -874,3 +876,60 @@ STUDIES["across"] = Study(
     "no retrieval, at home", "Places so far apart that the keys do not carry over; few clips from there, or clips without labels.",
     against={f"{name}, {how}": f"{name}, at home" for name in ("ramer", "ramer-e2e") for how in ("store of there", "trained there")},
     needs=lambda dataset: dataset.name in WORLDS or ravdess_takes(dataset.parts(0)[1]) is not None, answers=across_answers, cases=lambda place: {case: ["drawn"] for case in crossings(place)}, draw=draw_cases)
+
+# %% ../nbs/22_studies.ipynb #e5800002
+def refitted(method, dev, **parts):
+    "A fitted EndToEnd with other parts, whose gate has learned what they are worth. dev: labelled Clips."
+    twin = copy.copy(method)
+    for name, part in parts.items(): setattr(twin, name, part)
+    with deterministic(method.config.seed + 3): twin.gate = twin.make_gate(dev)
+    return twin
+
+
+def without_blur(method, train, dev):
+    "A fitted EndToEnd whose keys were trained, and are stored, as they are."
+    twin = copy.copy(method)
+    twin.config = replace(method.config, smoothed=0)
+    return twin.fit_retrieval(train, dev)
+
+
+def with_strange_store(method, generator, shuffle):
+    "A fitted EndToEnd whose store's labels are shuffled, or whose neighbours are drawn at random; it has learned with its own."
+    twin = copy.copy(method)
+    if not shuffle: twin.common_rows = lambda store, queries, code, banned, draw=None: method.common_rows(store, queries, code, banned, generator)
+    else:
+        twin.store = method.store.twin()
+        twin.store.update(twin.store.ids, labels=generator.permutation(twin.store.labels))
+    return twin
+
+
+def two_zero_fills(method, train, dev):
+    "A predict_proba: the mean of zero-fill's answers and of those of another one, trained with another seed."
+    other = ZeroFill(replace(method.config, method="zero", seed=method.config.seed + 100)).fit(train, dev)
+    return lambda clips, mask: (ZeroFill.predict_proba(method, clips, mask) + other.predict_proba(clips, mask)) / 2
+
+
+PARTS = {                                              # (fitted ramer-e2e, train, dev, numpy Generator) -> predict_proba
+    "whole": lambda method, train, dev, generator: method.predict_proba,
+    "without votes": lambda method, train, dev, generator: refitted(method, dev, store=method.empty_store()).predict_proba,
+    "without a linear answer": lambda method, train, dev, generator: refitted(method, dev, linear=LinearAnswers(method.shape["dims"], len(method.shape["classes"]))).predict_proba,
+    "keys not blurred": lambda method, train, dev, generator: without_blur(method, train, dev).predict_proba,
+    "zero-fill": lambda method, train, dev, generator: partial(ZeroFill.predict_proba, method),
+    "zero-fill, two averaged": lambda method, train, dev, generator: two_zero_fills(method, train, dev),
+    "neighbours drawn at random": lambda method, train, dev, generator: with_strange_store(method, generator, shuffle=False).predict_proba,
+    "labels shuffled in the store": lambda method, train, dev, generator: with_strange_store(method, generator, shuffle=True).predict_proba,
+}
+
+
+def part_answers(study, place, config, rest, shared):
+    "Answers of a ramer-e2e that is fitted once for all arms, with the part that the arm changes."
+    train, dev = place.protocol.train.labelled(), place.protocol.dev.labelled()
+    if "whole" not in shared: shared["whole"] = fit_shared(config, place.protocol.train, place.protocol.dev, {})
+    predict = PARTS[rest["part"]](shared["whole"], train, dev, place.generator(17))
+    for condition in study.conditions(place.protocol.modalities): yield Answer(condition, shared["whole"], place.protocol.judge(predict, condition))
+
+
+STUDIES["parts"] = Study(
+    "What does each part of ramer-e2e earn, and what is left of it when its store is useless?",
+    {part: {"method": "ramer-e2e", "part": part} for part in PARTS}, "whole",
+    "Clips of more expressions than a network can learn, of which a neighbour tells more; more train clips, which a regression cannot use and a network can.", answers=part_answers)
