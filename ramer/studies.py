@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'ENROLMENT', 'FACTS', 'RATES', 'SHARE',
-           'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'PARTS', 'wrong_labels', 'noisy_features', 'wrong_pairs',
-           'ambiguous', 'changed', 'spoiled', 'Study', 'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place',
-           'Answer', 'study_run', 'arm_run', 'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies',
-           'read_study', 'with_conditions', 'enrolling', 'ravdess_takes', 'few', 'by_person', 'fitted_on', 'trained_on',
-           'enrolled', 'enrolment_run', 'enrolment_lines', 'study_table', 'unchanged', 'mean_facts', 'study_view',
-           'draw_study', 'draw_cases', 'draw_points', 'answer', 'told', 'write_study', 'written_table', 'write_page',
-           'Case', 'drawn_conditions', 'vanishing', 'patched', 'noise_like', 'without_frames', 'missing_cases',
-           'not_at_random', 'corrupt', 'lost_frames', 'untrained', 'missing_answers', 'case_contrasts', 'clip_facts',
-           'speaker_distance', 'centres', 'retrieval_answers', 'effects', 'pooled', 'factor_contrasts', 'loosened',
-           'class_log_likelihood', 'paired_posterior', 'pairing_answers', 'paired_case', 'Moved', 'Crossing',
-           'crossings', 'moved_world', 'vars_of', 'parts_apart', 'swapped', 'across_answers', 'by_rows', 'refitted',
-           'without_blur', 'with_strange_store', 'two_zero_fills', 'part_answers']
+           'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'PARTS', 'LABELLED', 'WAYS', 'wrong_labels', 'noisy_features',
+           'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study', 'retrieval_facts', 'Retrieved', 'retrieved',
+           'overlap', 'Place', 'Answer', 'study_run', 'arm_run', 'kept_arm', 'keep', 'condition_answers',
+           'answer_lines', 'collect_studies', 'read_study', 'with_conditions', 'enrolling', 'ravdess_takes', 'few',
+           'by_person', 'fitted_on', 'trained_on', 'enrolled', 'enrolment_run', 'enrolment_lines', 'study_table',
+           'unchanged', 'mean_facts', 'study_view', 'draw_study', 'draw_cases', 'draw_points', 'answer', 'told',
+           'write_study', 'written_table', 'write_page', 'Case', 'drawn_conditions', 'vanishing', 'patched',
+           'noise_like', 'without_frames', 'missing_cases', 'not_at_random', 'corrupt', 'lost_frames', 'untrained',
+           'missing_answers', 'case_contrasts', 'clip_facts', 'speaker_distance', 'centres', 'retrieval_answers',
+           'effects', 'pooled', 'factor_contrasts', 'loosened', 'class_log_likelihood', 'paired_posterior',
+           'pairing_answers', 'paired_case', 'Moved', 'Crossing', 'crossings', 'moved_world', 'vars_of', 'parts_apart',
+           'swapped', 'across_answers', 'by_rows', 'refitted', 'without_blur', 'with_strange_store', 'two_zero_fills',
+           'part_answers', 'cell', 'cells', 'map_answers', 'draw_map']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import copy, json, time
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from scipy.special import logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
@@ -49,7 +51,7 @@ from .report import MISSING, Results, bootstrap, by_method, conditions_table, di
 from .statistics import Estimate, holm
 from .store import unit
 from .training import Config, deterministic
-from .worlds import WORLDS, World, cluster_log_likelihood, world_dataset
+from .worlds import WORLDS, World, cluster_log_likelihood, posterior, world_dataset
 
 # %% ../nbs/22_studies.ipynb #e5100002
 def wrong_labels(clips, rows, generator):
@@ -933,3 +935,51 @@ STUDIES["parts"] = Study(
     "What does each part of ramer-e2e earn, and what is left of it when its store is useless?",
     {part: {"method": "ramer-e2e", "part": part} for part in PARTS}, "whole",
     "Clips of more expressions than a network can learn, of which a neighbour tells more; more train clips, which a regression cannot use and a network can.", answers=part_answers)
+
+# %% ../nbs/22_studies.ipynb #e5900002
+LABELLED, WAYS = (100, 500, 1500, 5000), (1, 3, 10, 30)
+
+
+def cell(labelled, ways):
+    "A case's name."
+    return f"{labelled} clips, {ways} ways"
+
+
+def cells(place):
+    "{case: World with so many learnable clips and so many clusters in a class} of a Place in a world."
+    home = WORLDS[place.fields["dataset"]]
+    return {cell(labelled, ways): replace(home, draw=place.fields["fold"], learnable=labelled, clusters=ways) for labelled in LABELLED for ways in WAYS}
+
+
+def map_answers(study, place, config, rest, shared):
+    "The Answers of one method, trained and tested in each cell of the map."
+    for case, world in cells(place).items():
+        dataset = world_dataset(world)                                                    # of which a fold is a draw
+        protocol, test = Protocol(dataset, config.fold, config.seed), dataset.parts(config.fold)[1]
+        method = fit_shared(config, protocol.train, protocol.dev, shared.setdefault(case, {}))
+        predict = partial(posterior, world) if config.method == "bayes" else method.predict_proba
+        yield Answer(case, method, judge_under(predict, test, drawn_conditions(place)), dev=protocol.dev)
+
+
+def draw_map(table):
+    "Points against the reference, ways by labelled clips, a row of panels per data set, a panel per arm; marked where p_holm < .05. Returns the figure."
+    rows = table[(table.condition != MISSING) & (table.arm != table.reference)]
+    at = rows.condition.str.extract(r"(?P<labelled>\d+) clips, (?P<ways>\d+) ways").astype(int)
+    rows, sets, arms = rows.join(at).assign(points=100 * rows.difference), list(dict.fromkeys(rows.dataset)), list(dict.fromkeys(rows.arm))
+    fig, axes = plt.subplots(len(sets), len(arms), figsize=(2.9 * len(arms), .6 + 2.3 * len(sets)), squeeze=False, layout="constrained")
+    for line, dataset in zip(axes, sets):
+        for ax, arm in zip(line, arms):
+            grid = rows[(rows.dataset == dataset) & (rows.arm == arm)].pivot(index="ways", columns="labelled")
+            mark = np.where(grid.p_holm < .05, np.where(grid.points > 0, " ▲", " ▼"), "")
+            sns.heatmap(grid.points, annot=np.char.add(grid.points.map("{:+.0f}".format).to_numpy(str), mark), fmt="", cmap="RdBu", center=0, vmin=-40, vmax=40, cbar=False, ax=ax, annot_kws={"fontsize": 8})
+            ax.set_title(f"{arm}\n{dataset}", fontsize=8); ax.invert_yaxis(); ax.tick_params(labelsize=7)
+            ax.set_xlabel("labelled clips", fontsize=8); ax.set_ylabel("ways to show a class", fontsize=8)
+    fig.suptitle(f"points of WA against {rows.reference.iloc[0]}; ▲ ▼: p < .05, Holm over the cells", fontsize=8)
+    return fig
+
+
+STUDIES["map"] = Study(
+    "Where does retrieval pay, by the number of labelled clips and of ways in which an emotion shows itself?",
+    {"no retrieval": {"method": "zero"}, "ramer": {"method": "ramer"}, "ramer-e2e": {"method": "ramer-e2e"}, "best possible": {"method": "bayes"}}, "no retrieval",
+    "Clips whose modalities share more than class and way; unlabelled clips, which only RAMER's larger databases use.",
+    needs=lambda dataset: dataset.name in WORLDS, answers=map_answers, cases=lambda place: {case: ["drawn"] for case in cells(place)}, draw=draw_map)

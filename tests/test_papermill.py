@@ -156,7 +156,7 @@ def test_there_is_a_notebook_for_each_study():
     assert {path.stem for path in STUDIES} == set(known)
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem == "map" else path for path in STUDIES], ids=lambda p: p.stem)       # up to 5,000 clips
 def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path):
     from ramer.studies import STUDIES as known, answer, read_study, study_table, write_page, written_table
     from ramer.protocol import available_datasets
