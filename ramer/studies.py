@@ -499,7 +499,7 @@ def answer(name, table):
     contrasts = table[~table.reference.isin(STUDIES[name].arms)]
     best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
     whom = "the same store unfiltered, or clean" if STUDIES[name].against else STUDIES[name].reference
-    second = f"The best other arm by mean, in points of WA: {'; '.join(best)}." if contrasts.empty else f"Case by case, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
+    second = f"The best other arm by mean, in points of WA: {'; '.join(best)}." if contrasts.empty else f"Beside that, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
     return f"Against *{whom}*, {told(rows, rows.arm, 'comparisons (arms by data sets)')}. {second}"
 
 
@@ -717,11 +717,11 @@ def pooled(found, arm, other):
 
 
 def factor_contrasts(study, found, replicates=200):
-    "Rows of what one deviation more of each factor is worth to RAMER's being right, and to its being right rather than the other where just one is; factors known before, and afterwards, in a regression each."
+    "Rows of what one deviation more of each factor is worth to RAMER's being right, and to its being the right one where just one of the two is; factors known before, and afterwards, in a regression each."
     arm, other, rows = "ramer", study.reference, []
     if not {arm, other} <= set(found.lines): return []
     clips, weights, units = pooled(found, arm, other), bootstrap(found, found.folds(arm), 1)[0][:replicates], units_of(found, found.folds(arm))
-    for outcome, some in (("ramer is right", clips), (f"ramer, not {other}", clips[clips.right != clips.other])):
+    for outcome, some in (("ramer is right", clips), (f"ramer is right, {other} is not", clips[clips.right != clips.other])):
         for factors in ([f for f in names if f in some and some[f].std() > 1e-6] for names in (KNOWN, AFTERWARDS)):
             x, terms = ((some[factors] - some[factors].mean()) / some[factors].std()).to_numpy(), pd.get_dummies(some.condition).to_numpy(float)
             drawn = [w for w in weights[:, some.group] if 0 < np.average(some.right, weights=w) < 1]
