@@ -498,7 +498,7 @@ def answer(name, table):
     if rows.empty: return "Not answered: no run of this study is there."
     contrasts = table[~table.reference.isin(STUDIES[name].arms)]
     best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
-    whom = "the same store unfiltered, or clean" if STUDIES[name].against else STUDIES[name].reference
+    whom = "the reference of each" if STUDIES[name].against else STUDIES[name].reference
     second = f"The best other arm by mean, in points of WA: {'; '.join(best)}." if contrasts.empty else f"Beside that, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
     return f"Against *{whom}*, {told(rows, rows.arm, 'comparisons (arms by data sets)')}. {second}"
 
@@ -690,11 +690,11 @@ def centres(x, groups):
 
 
 def retrieval_answers(study, place, config, rest, shared):
-    "The default Answers, with `clip_facts` where a method searches."
+    "The default Answers, with the mean rank of `clip_facts` where a method searches, and the others for each clip of the arm that they explain."
     for a in condition_answers(study, place, config, rest, shared):
-        if "similarity" not in a.facts: yield a; continue
-        each = clip_facts(a.method, place.test, a.case)
-        yield a._replace(facts=a.facts | {"rank": float(each.pop("rank").mean())}, each={name: np.round(x, 4).tolist() for name, x in each.items()})
+        each = clip_facts(a.method, place.test, a.case) if a.facts else {}
+        facts = a.facts | ({"rank": float(each.pop("rank").mean())} if each else {})
+        yield a._replace(facts=facts, each={name: np.round(x, 4).tolist() for name, x in each.items()} if config == place.config(study.arms["ramer"])[0] else {})
 
 
 def effects(x, y, weights, terms):
