@@ -469,7 +469,7 @@ def draw_study(table, condition=MISSING):
 def draw_cases(table):
     "Points by case, 95 % intervals, a column of panels per data set: above, each arm against its reference; below, the table's contrasts, if it has some. Returns the figure."
     single, sets = table[(table.condition != MISSING) & (table.arm != table.reference)], list(dict.fromkeys(table.dataset))
-    arms = single.reference.isin(set(table.arm[table.arm == table.reference]))
+    arms = single.reference.isin(set(table.arm))
     rows = [some.assign(case=case) for some, case in ((single[arms], single.condition), (single[~arms], single.condition + " − " + single.reference)) if len(some)]
     sizes = [len(some.groupby(["arm", "case"])) + 3 * some.case.nunique() for some in rows]
     fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.6 + .075 * sum(sizes)), squeeze=False, sharey="row", height_ratios=sizes, layout="constrained")
@@ -477,8 +477,9 @@ def draw_cases(table):
     for line, some in zip(axes, rows):
         for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
     for ax, dataset in zip(axes[0], sets): ax.set_title(dataset, fontsize=8)
-    fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=3, frameon=False, fontsize=7)
-    fig.supxlabel("points of WA; above, against " + " or ".join(dict.fromkeys(rows[0].reference)) + ("; below, one case against another" if len(rows) > 1 else "") + "\n95 % intervals, filled: p < .05 after Holm's correction", fontsize=8)
+    fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
+    against = rows[0].reference.iloc[0] if rows[0].reference.nunique() == 1 else "each arm's reference"
+    fig.supxlabel(f"points of WA against {against}{'; below, within an arm' * (len(rows) > 1)}\n95 % intervals, filled: p < .05 after Holm's correction", fontsize=8)
     return fig
 
 
