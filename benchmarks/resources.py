@@ -18,7 +18,7 @@ from ramer.training import pretrain
 from ramer.worlds import WORLDS, sample
 
 SIZES, METHODS, ASKED = (500, 1000, 2000, 4000), ("zero", "ramer", "ramer-e2e"), 600
-STEPS = {"train_network": "stage 3", "remember": "stage 2", "fit_retrieval": "keys, store and gate"}       # a method's own steps, timed inside fit
+STEPS = {"train_network": "stage 3", "remember": "stage 2", "fit_retrieval": "keys and gate"}       # a method's own steps, timed inside fit
 MEASURES = {"seconds": "seconds", "cpu": "processor seconds", "memory": "peak memory, MB"}
 
 
