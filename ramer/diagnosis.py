@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGNATURES', 'Sign', 'incomplete_codes', 'retrieval_measures', 'retrieval_signs', 'fusion_measures', 'fusion_signs',
-           'training_signs', 'Diagnosis', 'diagnose', 'diagnose_method', 'diagnosis_text', 'draw_diagnosis',
-           'draw_purity', 'draw_hubs', 'draw_fills', 'draw_training']
+           'training_signs', 'gradient_sign', 'Diagnosis', 'diagnose', 'diagnose_method', 'diagnosis_text',
+           'draw_diagnosis', 'draw_purity', 'draw_hubs', 'draw_fills', 'draw_training']
 
 # %% ../nbs/23_diagnosis.ipynb #70d3b380
 import json
@@ -111,14 +111,21 @@ def training_signs(training, seeds=()):
     "The Signs of unstable training in a `training_record`. seeds: dev UA of the same run with every seed that is there."
     name, signs = SIGNATURES[2], []
     for part, history in training["histories"].items():
-        loss, score, gradient = (np.array(history[key], float) for key in ("loss", "score", "gradient"))
+        loss, score, gradient = (np.array(history.get(key, []), float) for key in ("loss", "score", "gradient"))
         if len(loss) < 3: continue
-        peak, jump = gradient.max() / max(np.median(gradient), 1e-12), np.abs(np.diff(score[len(score) // 2:])).mean()
+        jump = np.abs(np.diff(score[len(score) // 2:])).mean()
         signs += [Sign(name, f"{part} loss", loss[-1] - loss[0], loss[-1] >= loss[0], f"{part}: the loss goes from {loss[0]:.2f} to {loss[-1]:.2f}", "lower learning_rate; look at the labels"),
-                  Sign(name, f"{part} gradient", peak, peak > 20, f"{part}: the largest epoch's mean gradient is {peak:.1f} times the median, limit 20", "lower learning_rate or clip"),
+                  gradient_sign(part, gradient),
                   Sign(name, f"{part} jumps", jump, jump > .1, f"{part}: dev UA moves by {jump:.3f} an epoch in the second half, limit 0.1", "lower learning_rate, a larger batch, or more dev clips")]
     if len(seeds) > 1: signs.append(Sign(name, "seeds", np.ptp(seeds), np.ptp(seeds) > .1, f"dev UA of {len(seeds)} seeds lies within {np.ptp(seeds):.3f}, limit 0.1", "report more seeds; lower learning_rate"))
     return signs
+
+
+def gradient_sign(part, gradient):
+    "The Sign of one part's mean gradients by epoch (E,); one that says so where none are on record."
+    if not len(gradient): return Sign(SIGNATURES[2], f"{part} gradient", np.nan, False, f"{part}: no gradients are on record, so whether one dwarfs the others cannot be told; train the run again to have them", "")
+    peak = gradient.max() / max(np.median(gradient), 1e-12)
+    return Sign(SIGNATURES[2], f"{part} gradient", peak, peak > 20, f"{part}: the largest epoch's mean gradient is {peak:.1f} times the median, limit 20", "lower learning_rate or clip")
 
 # %% ../nbs/23_diagnosis.ipynb #53c1e1d2
 class Diagnosis(NamedTuple):

@@ -473,7 +473,7 @@ def draw_study(table, condition=MISSING):
 def draw_cases(table):
     "Points by case, 95 % intervals, a column of panels per data set: above, each arm against its reference; below, the table's contrasts, if it has some. Returns the figure."
     single, sets = table[(table.condition != MISSING) & (table.arm != table.reference)], list(dict.fromkeys(table.dataset))
-    arms = single.reference.isin(set(table.arm[table.arm == table.reference]))
+    arms = single.reference.isin(set(table.arm))
     rows = [some.assign(case=case) for some, case in ((single[arms], single.condition), (single[~arms], single.condition + " − " + single.reference)) if len(some)]
     sizes = [len(some.groupby(["arm", "case"])) + 3 * some.case.nunique() for some in rows]
     fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.6 + .075 * sum(sizes)), squeeze=False, sharey="row", height_ratios=sizes, layout="constrained")
@@ -481,8 +481,9 @@ def draw_cases(table):
     for line, some in zip(axes, rows):
         for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
     for ax, dataset in zip(axes[0], sets): ax.set_title(dataset, fontsize=8)
-    fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=3, frameon=False, fontsize=7)
-    fig.supxlabel("points of WA; above, against " + " or ".join(dict.fromkeys(rows[0].reference)) + ("; below, one case against another" if len(rows) > 1 else "") + "\n95 % intervals, filled: p < .05 after Holm's correction", fontsize=8)
+    fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
+    against = rows[0].reference.iloc[0] if rows[0].reference.nunique() == 1 else "each arm's reference"
+    fig.supxlabel(f"points of WA against {against}{'; below, within an arm' * (len(rows) > 1)}\n95 % intervals, filled: p < .05 after Holm's correction", fontsize=8)
     return fig
 
 
@@ -502,8 +503,8 @@ def answer(name, table):
     if rows.empty: return "Not answered: no run of this study is there."
     contrasts = table[~table.reference.isin(STUDIES[name].arms)]
     best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
-    whom = "the same store unfiltered, or clean" if STUDIES[name].against else STUDIES[name].reference
-    second = f"The best other arm by mean, in points of WA: {'; '.join(best)}." if contrasts.empty else f"Case by case, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
+    whom = "the reference of each" if STUDIES[name].against else STUDIES[name].reference
+    second = f"The best other arm by mean, in points of WA: {'; '.join(best)}." if contrasts.empty else f"Beside that, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
     return f"Against *{whom}*, {told(rows, rows.arm, 'comparisons (arms by data sets)')}. {second}"
 
 
@@ -694,11 +695,11 @@ def centres(x, groups):
 
 
 def retrieval_answers(study, place, config, rest, shared):
-    "The default Answers, with `clip_facts` where a method searches."
+    "The default Answers, with the mean rank of `clip_facts` where a method searches, and the others for each clip of the arm that they explain."
     for a in condition_answers(study, place, config, rest, shared):
-        if "similarity" not in a.facts: yield a; continue
-        each = clip_facts(a.method, place.test, a.case)
-        yield a._replace(facts=a.facts | {"rank": float(each.pop("rank").mean())}, each={name: np.round(x, 4).tolist() for name, x in each.items()})
+        each = clip_facts(a.method, place.test, a.case) if a.facts else {}
+        facts = a.facts | ({"rank": float(each.pop("rank").mean())} if each else {})
+        yield a._replace(facts=facts, each={name: np.round(x, 4).tolist() for name, x in each.items()} if config == place.config(study.arms["ramer"])[0] else {})
 
 
 def effects(x, y, weights, terms):
@@ -721,11 +722,11 @@ def pooled(found, arm, other):
 
 
 def factor_contrasts(study, found, replicates=200):
-    "Rows of what one deviation more of each factor is worth to RAMER's being right, and to its being right rather than the other where just one is; factors known before, and afterwards, in a regression each."
+    "Rows of what one deviation more of each factor is worth to RAMER's being right, and to its being the right one where just one of the two is; factors known before, and afterwards, in a regression each."
     arm, other, rows = "ramer", study.reference, []
     if not {arm, other} <= set(found.lines): return []
     clips, weights, units = pooled(found, arm, other), bootstrap(found, found.folds(arm), 1)[0][:replicates], units_of(found, found.folds(arm))
-    for outcome, some in (("ramer is right", clips), (f"ramer, not {other}", clips[clips.right != clips.other])):
+    for outcome, some in (("ramer is right", clips), (f"ramer is right, {other} is not", clips[clips.right != clips.other])):
         for factors in ([f for f in names if f in some and some[f].std() > 1e-6] for names in (KNOWN, AFTERWARDS)):
             x, terms = ((some[factors] - some[factors].mean()) / some[factors].std()).to_numpy(), pd.get_dummies(some.condition).to_numpy(float)
             drawn = [w for w in weights[:, some.group] if 0 < np.average(some.right, weights=w) < 1]
