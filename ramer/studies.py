@@ -157,13 +157,13 @@ KEPT = ("dataset", "protocol", "fold", "seed", "condition", "confusion", "predic
 
 
 def study_run(name, dataset, fold, seed, root, arms=(), **changes):
-    """The lines of a study's arms on one fold and seed under its conditions; kept below `root`/studies, or made.
+    """The lines of a study's arms on one fold and seed under its conditions; kept below `root`/studies, or made. Clips that lack a modality take no part.
 
     arms: which; default all. changes: fields of every arm's config. A line is that of a run, with the arm as its `method` and with `facts`, see `retrieval_facts`.
     An arm that needs unlabelled clips is left out where there are none.
     Raises ValueError for an unknown study or arm, or if what is kept was made with another config, data or code.
     """
-    study, chosen, lines, stage1s = STUDIES[choose("study", name, STUDIES)], load_dataset(dataset), [], {}
+    study, chosen, lines, stage1s = STUDIES[choose("study", name, STUDIES)], load_dataset(dataset).complete(), [], {}
     protocol, test = Protocol(chosen, fold, seed), chosen.parts(fold)[1]
     conditions = study.conditions(protocol.modalities)
     if study.run: return study.run(study, protocol, test, Path(root)/"studies"/name/dataset, arms, {"dataset": dataset, "fold": fold, "seed": seed} | changes)["lines"]
@@ -196,7 +196,7 @@ def collect_studies(root, results):
         kept, study = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], Path(results)/"studies"/folder.parent.name
         if not any(some["lines"] for some in kept): continue
         own = [some["clips"] for some in kept if "clips" in some]                          # a study may judge some of the test clips only
-        files |= {study/f"{folder.name}.jsonl": [line for some in kept for line in some["lines"]], (study if own else study.parent)/"clips"/f"{folder.name}.jsonl": own or list(test_clips(folder.name))}
+        files |= {study/f"{folder.name}.jsonl": [line for some in kept for line in some["lines"]], (study if own else study.parent)/"clips"/f"{folder.name}.jsonl": own or list(test_clips(folder.name, complete=True))}
     for path, rows in files.items(): write_lines(path, rows)
     return sorted(files)
 
@@ -295,7 +295,7 @@ def enrolment_run(study, protocol, test, folder, arms, fields):
         seconds = (time.perf_counter() - start) / len(np.unique(asked.groups))
         made = {condition: result_line(config, condition, answer, method, protocol.name, training, facts, protocol.leaks) for condition, answer in judged.items()}
         lines += [{"method": arm} | {key: line[key] for key in KEPT} | {"facts": {"seconds": seconds}} for line in made.values()]
-    clips = next(line for line in test_clips(config.dataset) if line["fold"] == config.fold)
+    clips = next(line for line in test_clips(config.dataset, complete=True) if line["fold"] == config.fold)
     kept = wanted | {"lines": lines, "clips": clips | {"ids": asked.ids.tolist(), "labels": encode(asked.labels), "groups": asked.groups.tolist()}}
     write_text(path, json.dumps(kept))
     return kept
