@@ -97,6 +97,7 @@ def main():
                 judged = make_judge(test)(fitted.predict_proba, condition)
                 scores.append({"test": {"test1": "SEMI", "test2": "NOISE"}[name], "method": method, "condition": condition, "WA": (judged.predicted == judged.labels).mean()})
         done(f"{method}: judged twice under every condition", sum(map(len, tests.values())))
+        del fitted                                     # before the next one makes a store of its own
     table = pd.DataFrame(scores).pivot(index=["test", "method"], columns="condition", values="WA").reset_index().assign(note=WORLD.note)
     write_text(options.out/"mer2024.csv", pd.DataFrame(rows).to_csv(index=False))
     write_text(options.out/"mer2024-accuracy.csv", table.to_csv(index=False, float_format="%.4f"))

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .conditions import check_mask, code_masks
+from .conditions import code_masks, rows_with, within
 from .data import Scaler
-from .fills import Method, load_scaler, scaler_tensors
+from .fills import Method, available, load_scaler, scaler_tensors
 from .training import deterministic, dev_ua, fit, network_shape
 
 # %% ../nbs/12_baselines.ipynb #cd5bd57d
@@ -60,8 +60,8 @@ class VectorEncoders(nn.Module):
 
 class VectorNetwork(nn.Module):
     "What `train_vectors` wants of a network: logits(x, here), which a subclass gives, and a loss. Default: cross-entropy."
-    def remember(self, x):
-        "Keep what is needed of all train vectors {modality: (N, D)}, before training. Default: nothing."
+    def remember(self, x, here):
+        "Keep what is needed of all train vectors {modality: (N, D)}, and which of them there are (N, M), before training. Default: nothing."
 
     def loss(self, x, here, labels):
         "What training minimises for a batch; a scalar."
@@ -71,18 +71,21 @@ class VectorNetwork(nn.Module):
 def train_vectors(network, clips, dev, config, codes):
     """Train a network on scaled, labelled clips under conditions drawn from `codes`, and leave the epoch with the best dev UA, pooled over them.
 
-    network: a VectorNetwork. codes: condition codes, each with the same chance. Returns History.
+    network: a VectorNetwork. codes: condition codes, each with the same chance; a clip that lacks a modality is shown what is left of its condition. Returns History.
+    Raises ValueError if no dev clip has all of any condition.
     """
     x, y, dev_x, dev_y = vectors(clips), torch.from_numpy(clips.labels), vectors(dev), torch.from_numpy(dev.labels)
-    network.remember(x)
-    generator, masks = np.random.default_rng(config.seed), lambda chosen: torch.from_numpy(code_masks(chosen, len(x)))
+    network.remember(x, torch.from_numpy(clips.here))
+    generator, masks = np.random.default_rng(config.seed), lambda chosen: code_masks(chosen, len(x))
+    asked = [(torch.from_numpy(rows), torch.from_numpy(masks([code] * len(rows)))) for code in codes if len(rows := rows_with(masks([code]), dev.here))]
+    if not asked: raise ValueError(f"none of {len(dev)} dev clips has all modalities, by which an epoch is chosen here; use another method, such as zero or ramer")
 
-    def loss(rows): return network.loss({m: v[rows] for m, v in x.items()}, masks(generator.choice(codes, len(rows))), y[rows])
+    def loss(rows): return network.loss({m: v[rows] for m, v in x.items()}, torch.from_numpy(within(masks(generator.choice(codes, len(rows))), clips.here[rows.numpy()])), y[rows])
 
     @torch.no_grad()
     def score():
-        logits = [network.logits(dev_x, masks([code] * len(dev_y))) for code in codes]
-        return dev_ua(torch.cat(logits), dev_y.repeat(len(codes)))
+        logits = [network.logits({m: v[rows] for m, v in dev_x.items()}, here) for rows, here in asked]
+        return dev_ua(torch.cat(logits), torch.cat([dev_y[rows] for rows, _ in asked]))
 
     return fit(network, loss, score, len(y), config)
 
@@ -94,6 +97,11 @@ class Imagination(Method):
     published: {"teacher" and "student": the Config fields of the schedule that was published}, used if the config's recipe says so.
     """
     student, teacher, uses_missing_targets, published = None, None, True, {}
+
+    @property
+    def complete_only(self):
+        "A method that learns from what it declares missing needs clips of which nothing is."
+        return self.uses_missing_targets
 
     def config_of(self, part):
         "The Config that the teacher or the student is trained with. Raises ValueError if a published recipe is asked for and there is none."
@@ -107,8 +115,8 @@ class Imagination(Method):
         return network
 
     def fit(self, train, dev):
-        "Teacher on complete clips, if there is one; then the student with random conditions. Returns self."
-        train, dev = train.labelled(), dev.labelled()
+        "Teacher on complete clips, if there is one; then the student with random conditions. Returns self. Raises ValueError where clips that lack no modality are needed and there are none."
+        train, dev = self.usable(train), self.usable(dev)
         self.scaler, self.shape, self.histories = Scaler.fit(train), network_shape(train) | {"clips": len(train)}, {}
         clips, dev, codes = self.scaler(train), self.scaler(dev), np.arange(1, 2 ** len(train.modalities))
         with deterministic(self.config.seed):
@@ -120,7 +128,7 @@ class Imagination(Method):
     @torch.no_grad()
     def predict_proba(self, clips, mask):
         "(N, C) probabilities; a missing modality is never looked at. Raises ValueError for a mask or features that do not fit."
-        mask = check_mask(mask, len(clips), tuple(self.shape["dims"]))
+        mask = available(clips, mask, tuple(self.shape["dims"]))
         with deterministic(self.config.seed):
             logits = self.network.eval().logits(vectors(self.scaler(clips.hide(mask))), torch.from_numpy(mask))
         return torch.softmax(logits.double(), 1).numpy()

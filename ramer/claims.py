@@ -186,8 +186,9 @@ def agreements(results, method, first, second, folds, seeds):
     "(kappa, bootstrap scores) of a method's answers under two conditions."
     other = results.found(method, second, folds, seeds)
     def by_group(line):
-        says = [decode(r["predicted"]) for r in (line, other[line["seed"], line["fold"]])]
-        return grouped_confusions(labels=says[0], predicted=says[1], classes=len(results.facts["classes"]), groups=results.groups[line["fold"]][0])
+        says, (groups, names) = np.array([decode(r["predicted"]) for r in (line, other[line["seed"], line["fold"]])]), results.groups[line["fold"]]
+        both = (says >= 0).all(0)                                                  # judged under both
+        return grouped_confusions(labels=says[0, both], predicted=says[1, both], classes=len(results.facts["classes"]), groups=groups[both], n_groups=len(names))
     crossed = results.stacked(method, first, folds, seeds, by_group)
     return score(crossed, kappa), bootstrap_scores(crossed, kappa, bootstrap(results, folds, len(seeds)))
 

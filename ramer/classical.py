@@ -18,9 +18,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from .baselines import vectors
-from .conditions import check_mask, code_masks, mask_codes
+from .conditions import code_masks, condition_name, mask_codes, rows_with
 from .data import Scaler
-from .fills import Method, damaged, load_scaler, scaler_tensors
+from .fills import Method, available, damaged, load_scaler, scaler_tensors
 from .training import History, network_shape
 
 # %% ../nbs/14_classical.ipynb #a61cd354
@@ -36,7 +36,7 @@ class Classical(Method):
     """An estimator for each condition, or one for all.
 
     A subclass gives `estimator()`, unfitted; `per_condition`, whether a condition's model sees only its own modalities; and `every_condition`, whether the train clips
-    are shown once under each condition.
+    are shown once under each condition. A condition is learned from the clips that have all of it, and everything from what there is.
     """
     per_condition, every_condition, selection = False, False, "none"
 
@@ -59,12 +59,12 @@ class Classical(Method):
         train, start = train.labelled(), time.perf_counter()
         self.scaler, self.shape = Scaler.fit(train), network_shape(train)
         clips = self.scaler(train)
-        everything = blocks(clips, np.ones((len(clips), len(clips.modalities)), bool))
-        if self.per_condition: self.models = {str(code): self.estimator().fit(everything[:, self.columns(code)], clips.labels) for code in self.codes}
+        everything, rows = blocks(clips, clips.here), {code: rows_with(code_masks([code], len(clips.modalities)), clips.here) for code in self.codes}
+        if self.per_condition: self.models = {str(code): self.estimator().fit(everything[some][:, self.columns(code)], clips.labels[some]) for code, some in rows.items() if len(np.unique(clips.labels[some])) > 1}
         elif not self.every_condition: self.models = {"all": self.estimator().fit(everything, clips.labels)}
         else:
-            shown = [blocks(clips, np.repeat(code_masks([code], len(clips.modalities)), len(clips), 0)) for code in self.codes]
-            self.models = {"all": self.estimator().fit(np.concatenate(shown), np.tile(clips.labels, len(shown)))}
+            shown = [blocks(clips[some], np.repeat(code_masks([code], len(clips.modalities)), len(some), 0)) for code, some in rows.items()]
+            self.models = {"all": self.estimator().fit(np.concatenate(shown), np.concatenate([clips.labels[some] for some in rows.values()]))}
         self.histories = {"fit": History([], [], [], 0, time.perf_counter() - start, self.parameters)}
         return self
 
@@ -80,14 +80,20 @@ class Classical(Method):
 
     def predict_proba(self, clips, mask):
         "(N, C) probabilities, 0 for a class without a train clip. Raises ValueError for a mask or features that do not fit."
-        mask = check_mask(mask, len(clips), tuple(self.shape["dims"]))
+        mask = available(clips, mask, tuple(self.shape["dims"]))
         table, codes = blocks(self.scaler(clips.hide(mask)), mask), mask_codes(mask)
         answer = np.zeros((len(clips), len(self.shape["classes"])))
         for code in np.unique(codes):
-            rows, model = codes == code, self.models[str(code) if self.per_condition else "all"]
+            rows, model = codes == code, self.model(code)
             seen = table[rows][:, self.columns(code)] if self.per_condition else table[rows]
             answer[np.ix_(rows, model.classes_)] = model.predict_proba(seen)
         return answer / answer.sum(1, keepdims=True)                                          # some sum to one in float32 only
+
+    def model(self, code):
+        "What answers a condition. Raises ValueError if too few train clips had all of it."
+        name = str(code) if self.per_condition else "all"
+        if name not in self.models: raise ValueError(f"no train clips of two classes had all of {condition_name([m for m, here in zip(self.shape['dims'], code_masks([code], len(self.shape['dims']))[0]) if here])!r}, which {self.config.method!r} learns by itself; give such clips, or use another method")
+        return self.models[name]
 
     def state(self):
         "Tensors and facts that `restore` needs beside the models."

@@ -19,7 +19,7 @@ from .baselines import vectors, AE, CIFMMIN, CRA, IFMMIN, IFMMINLight, LineageAE
 from .classical import Boosting, ImputedBoosting, ImputedLogistic, LogisticSpecialists, RawNeighbours
 from .conditions import choose
 from .endtoend import EndToEnd
-from .fills import ClassPrior, FillMethod, MeanFill, Method, ZeroFill, read_facts
+from .fills import ClassPrior, FillMethod, MeanFill, Method, ZeroFill, available, read_facts
 from .modern import Distilled, M3Care, MoMKE, ShaSpec, TokenTransformer
 from .ramer import RELEASED_FIELDS, RELEASED_SWITCHES, Ramer
 from .store import RetrievalStore
@@ -29,13 +29,15 @@ from .worlds import WORLDS, posterior
 # %% ../nbs/16_controls.ipynb #e41739b8
 class RandomNeighbours(Ramer):
     "RAMER whose neighbours are drawn at random, with replacement, from the store; in training not from a clip's own group."
-    def neighbours(self, queries, code, ids=None, groups=None):
+    def neighbours(self, queries, code, ids=None, groups=None, also=()):
         """K random clips for each query; scores are zero.
 
         Equal config, code and number of queries give equal draws.
         """
         generator, k = np.random.default_rng([self.config.seed, int(code)]), self.config.k
-        drawn = generator.integers(0, len(self.store), (len(queries), 8 * k))
+        able = self.store.having(set(also))
+        if not len(able): return self.store.hits(*(np.zeros((len(queries), 0), kind) for kind in (np.float32, np.int64, bool)), k)
+        drawn = able[generator.integers(0, len(able), (len(queries), 8 * k))]
         banned = np.zeros(drawn.shape, bool) if groups is None else self.store.groups[drawn] == np.asarray(groups)[:, None]
         return self.store.hits(np.zeros(drawn.shape), drawn, banned, k)
 
@@ -64,7 +66,7 @@ class RawRamer(Ramer):
     def put(self, clips):
         "Add h and raw features of scaled clips."
         super().put(clips)
-        self.raw.add(clips.ids, dict(zip(clips.modalities, self.queries(None, clips).numpy().swapaxes(0, 1))), clips.labels, clips.groups)
+        self.raw.add(clips.ids, dict(zip(clips.modalities, self.queries(None, clips).numpy().swapaxes(0, 1))), clips.labels, clips.groups, clips.here)
 
     def compared(self, clips):
         "{modality: (N, D) tensor} that scaled clips are compared by; here their features."
@@ -91,7 +93,8 @@ class MappedRamer(RawRamer):
     def remember(self, train):
         "Learn the maps, then stage 2."
         labelled = train.labelled()
-        self.maps = {m: torch.from_numpy(self.learn_map(x.numpy(), labelled.labels)) for m, x in vectors(self.stage1.scaler(labelled)).items()}
+        some = dict(zip(labelled.modalities, labelled.here.T))
+        self.maps = {m: torch.from_numpy(self.learn_map(x.numpy()[some[m]], labelled.labels[some[m]])) for m, x in vectors(self.stage1.scaler(labelled)).items()}
         super().remember(train)
 
     def compared(self, clips):
@@ -139,7 +142,7 @@ class Bayes(Method):
 
     def predict_proba(self, clips, mask):
         "The exact posterior: (N, C)."
-        return posterior(replace(WORLDS[self.config.dataset], draw=self.config.fold), clips, mask)
+        return posterior(replace(WORLDS[self.config.dataset], draw=self.config.fold), clips, available(clips, mask, clips.modalities))
 
     def state(self):
         "Nothing but the config."

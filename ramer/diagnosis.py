@@ -51,7 +51,7 @@ def retrieval_measures(method, dev):
     "counts": (store,) int, how often each stored clip was found, "hub_share": the part of all hits that the most found hundredth of the store has, "contrast": mean cosine to neighbours less mean cosine to everybody}.
     """
     queries, store, purity, contrast, counts = method.asks(method.stage1.scaler(dev)), method.store, {}, [], np.zeros(len(method.store), int)
-    everybody = {m: unit(x).mean(0) for m, x in method.searched.features.items()}
+    everybody = {m: unit(x[here]).mean(0) for (m, x), here in zip(method.searched.features.items(), method.searched.here.T)}
     for condition, code in incomplete_codes(dev.modalities).items():
         hits = method.neighbours(queries, code)
         same = store.labels[hits.rows] == dev.labels[:, None]
@@ -137,7 +137,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(folder):
-    """The Diagnosis of a finished run folder, on the dev clips of its protocol.
+    """The Diagnosis of a finished run folder, on the dev clips of its protocol that lack no modality.
 
     Raises FileNotFoundError if it holds no finished run, ValueError if its data set has other clips now.
     """
@@ -148,12 +148,12 @@ def diagnose(folder):
     protocol = Protocol(load_dataset(config.dataset), config.fold, config.seed, config.allow_leak.split())
     if protocol.data_hash != kept["data_hash"]: raise ValueError(f"{folder} was run on other clips than {config.dataset!r} has now (their hash differs); run it again")
     seeds = [json.loads(path.read_text())["dev"] for path in sorted(folder.parent.glob(f"fold{config.fold}-seed*/train.json"))]
-    return diagnose_method(load_method(folder/"model"), protocol.dev.labelled(), training, seeds)
+    return diagnose_method(load_method(folder/"model"), protocol.dev.labelled().complete(), training, seeds)
 
 
 def diagnose_method(method, dev, training, seeds=()):
     "The Diagnosis of a fitted method. dev: labelled clips; training: its `training_record`; seeds: see `training_signs`."
-    found = (retrieval_measures(method, dev), fusion_measures(method, dev)) if isinstance(method, Ramer) and hasattr(method, "store") else (None, None)
+    found = (retrieval_measures(method, dev), fusion_measures(method, dev)) if isinstance(method, Ramer) and hasattr(method, "store") and len(dev) else (None, None)
     signs = [sign for measured, of in zip(found, (retrieval_signs, fusion_signs)) if measured for sign in of(measured)]
     return Diagnosis([*signs, *training_signs(training, seeds)], *found, training)
 

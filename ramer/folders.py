@@ -6,8 +6,8 @@
 __all__ = ['COLUMNS', 'DAMAGED', 'READERS', 'ZERO_ROWS', 'new_folder', 'write_bytes', 'one_line', 'write_text', 'Corpus',
            'read_table_of_clips', 'label_numbers', 'feature_files', 'stack_by_id', 'read_npy', 'check_unpacked',
            'read_arrays', 'read_columns', 'read_features', 'odd_rows', 'measured_rows', 'measured', 'read_folder',
-           'read_about', 'write_folder', 'file_name', 'inspect', 'counted', 'found_problems', 'inspection_text',
-           'user_folders', 'folder_dataset']
+           'read_about', 'write_folder', 'save_array', 'file_name', 'inspect', 'counted', 'found_problems',
+           'inspection_text', 'user_folders', 'folder_dataset']
 
 # %% ../nbs/02_folders.ipynb #23c248c9
 import json, os, shutil, tempfile, tokenize, zipfile, zlib
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .conditions import choose
-from .data import Clips, Dataset, Provenance, data_root, group_folds, grouped_dataset
+from .data import Clips, Dataset, Provenance, blocks, data_root, group_folds, grouped_dataset
 
 # %% ../nbs/02_folders.ipynb #bf87b489
 @contextmanager
@@ -66,8 +66,7 @@ def write_text(path, text):
 class Corpus:
     """Clips, and what a data set's files say beside features and labels; indexing with rows returns a Corpus.
 
-    clips: a feature means nothing where `here` is False.
-    here: (N, M) bool, True where a feature was on disk. A mask to predict with.
+    here: (N, M) bool, True where a feature was on disk; the clips' own. Default: as the clips say.
     split: (N,) str, such as "train", "test1" or "unlabelled"; "" where nothing is said.
     fold: (N,) int64, -1 where nothing is said.
     problems: sentences about what a reader should know.
@@ -81,11 +80,13 @@ class Corpus:
 
     def __post_init__(self):
         n, put = len(self.clips), lambda name, value: object.__setattr__(self, name, value)
-        put("here", np.ones((n, len(self.clips.modalities)), bool) if self.here is None else np.asarray(self.here, bool))
+        put("here", self.clips.here if self.here is None else np.asarray(self.here, bool))
         put("split", np.full(n, "", "U1") if self.split is None else np.asarray(self.split, str))
         put("fold", np.full(n, -1) if self.fold is None else np.asarray(self.fold, np.int64))
         for name, shape in {"here": (n, len(self.clips.modalities)), "split": (n,), "fold": (n,)}.items():
             if getattr(self, name).shape != shape: raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}, a row for each of {n} clips")
+        if (self.clips.here & ~self.here).any(): put("clips", self.clips.hide(self.here))
+        put("here", self.clips.here)
 
     def __len__(self): return len(self.clips)
 
@@ -214,15 +215,15 @@ def read_features(path, table):
 ZERO_ROWS = ("missing", "keep", "error")
 
 
-def odd_rows(x, block=4096):
+def odd_rows(x):
     "{what: (N,) bool}: rows that are not finite, and rows that are all zero; read block by block, for features that do not fit in memory."
-    parts = (x[start:start + block].reshape(-1, x[0].size) for start in range(0, len(x), block))
+    parts = (x[part].reshape(-1, x[0].size) for part in blocks(x))
     finite, zero = zip(*((np.isfinite(part).all(1), ~part.any(1)) for part in parts))
     return {"not finite": ~np.concatenate(finite), "all zero": np.concatenate(zero)}
 
 
 def measured_rows(modality, x, here, ids, zero_rows):
-    """(features with zeros where nothing was measured, here, problems) of one modality.
+    """(here, problems) of one modality.
 
     Raises ValueError if no row is a measurement, or for rows of zeros if zero_rows is "error", naming the first clip.
     """
@@ -233,20 +234,20 @@ def measured_rows(modality, x, here, ids, zero_rows):
         if rows.any(): problems.append(f"{modality}: {rows.sum()} of {len(x)} clips are {what}, the first '{ids[np.flatnonzero(rows)[0]]}'; {'taken as missing' if taken else 'kept'}")
         if taken: here = here & ~odd[what]
     if not here.any(): raise ValueError(f"{modality!r} has no measurement in any of {len(x)} clips")
-    if odd["not finite"].any(): x = np.where(here.reshape(-1, *[1] * (x.ndim - 1)), x, 0).astype(np.float32)
-    return x, here, problems
+    return here, problems
 
 
 def measured(read, where, ids, zero_rows):
-    """(features, lengths, here (N, M) bool, problems) of what was read for each modality.
+    """(features, lengths, here (N, M) bool, problems) of what was read for each modality; features as they came.
 
     read: {modality: (features, lengths or None, here)}. where: {modality: its path}, for the message. zero_rows: see `read_folder`.
     Raises ValueError, naming the path, if a modality has no measurement.
     """
     features, lengths, here, problems = {}, {}, [], []
     for modality, (x, n, there) in read.items():
-        try: features[modality], there, said = measured_rows(modality, x, there, ids, zero_rows)
+        try: there, said = measured_rows(modality, x, there, ids, zero_rows)
         except ValueError as error: raise ValueError(f"{where[modality]}: {error}") from error
+        features[modality] = x
         if n is not None: lengths[modality] = np.where(there, n, 1)
         here.append(there); problems += said
     return features, lengths, np.stack(here, 1), problems
@@ -270,9 +271,9 @@ def read_folder(folder, zero_rows="missing"):
     try:
         labels, classes = label_numbers(table.label.tolist(), about.get("classes", ()))
         provenance = {m: Provenance(**p) for m, p in about.get("provenance", {}).items() if m in features}
-        clips = Clips(table.id, features, labels, classes, np.where(table.group == "", table.id, table.group), lengths, provenance)
+        clips = Clips(table.id, features, labels, classes, np.where(table.group == "", table.id, table.group), lengths, provenance, here)
         fold = table.fold.replace("", "-1").astype(float)
-        return Corpus(clips, here, table.split, fold.astype(int), (*about.get("problems", ()), *problems))
+        return Corpus(clips, None, table.split, fold.astype(int), (*about.get("problems", ()), *problems))
     except (ValueError, TypeError) as error: raise ValueError(f"{folder}: {error}") from error
 
 
@@ -293,9 +294,16 @@ def write_folder(corpus, folder):
     table = {"id": clips.ids, "label": np.array([*clips.classes, ""])[clips.labels], "group": clips.groups, "split": corpus.split, "fold": np.where(corpus.fold < 0, "", corpus.fold.astype(str)), "missing": lacks}
     about = {"modalities": clips.modalities, "classes": clips.classes, "provenance": {m: asdict(p) for m, p in clips.provenance.items()}, "problems": corpus.problems}
     with new_folder(folder) as temporary:
-        for modality, x in clips.features.items(): np.save(temporary/f"{file_name(modality)}.npy", x)
+        for modality, x in clips.features.items(): save_array(temporary/f"{file_name(modality)}.npy", x)
         pd.DataFrame(table | {f"{m}_frames": n for m, n in clips.lengths.items()}).to_csv(temporary/"clips.csv", index=False)
         write_text(temporary/"about.json", json.dumps(about, indent=1, ensure_ascii=False))
+
+
+def save_array(path, x):
+    "What np.save writes, block by block: x may be Rows that do not fit in memory."
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(x.dtype), "fortran_order": False, "shape": x.shape})
+        for part in blocks(x): file.write(np.ascontiguousarray(x[part]).data)
 
 
 def file_name(name):
@@ -348,17 +356,17 @@ def user_folders():
 
 
 def folder_dataset(folder):
-    """The Dataset in a folder. Raises ValueError if it has no labelled clip, several test splits, or too few groups for folds."""
+    """The Dataset in a folder; clips that have nothing are left out. Raises ValueError if it has no labelled clip, several test splits, or too few groups for folds."""
     folder, corpus = Path(folder), read_folder(folder)
-    whole = corpus.complete()
-    left = len(corpus) - len(whole)
-    note = "your own" + (f"; {left} clips that lack a modality are left out" if left else "")
-    clips, labelled = whole.clips, whole.clips.labels >= 0
-    if not labelled.any(): raise ValueError(f"{folder} has no labelled clip that is complete; fill the column label of its table")
-    if (whole.fold >= 0).any(): return grouped_dataset(folder.name, clips, whole.fold, "your-folds-pooled", note)
-    tests = [name for name in dict.fromkeys(whole.split[labelled]) if name.startswith("test")]
+    some = corpus.here.any(1)
+    corpus, empty = corpus if some.all() else corpus[some], int((~some).sum())
+    clips, labelled, lacking = corpus.clips, corpus.clips.labels >= 0, int((~corpus.here.all(1)).sum())
+    note = "your own" + f"; {lacking} of {len(clips)} clips lack a modality" * bool(lacking) + f"; {empty} clips that have none are left out" * bool(empty)
+    if not labelled.any(): raise ValueError(f"{folder} has no labelled clip; fill the column label of its table")
+    if (corpus.fold >= 0).any(): return grouped_dataset(folder.name, clips, corpus.fold, "your-folds-pooled", note)
+    tests = [name for name in dict.fromkeys(corpus.split[labelled]) if name.startswith("test")]
     if len(tests) > 1: raise ValueError(f"{folder} has the test splits {', '.join(tests)}; call one of them test in the column split, and the others something else")
     if tests:
-        test = whole.split == tests[0]
+        test = corpus.split == tests[0]
         return Dataset(folder.name, 1, lambda fold: (clips[~test], clips[test & labelled]), f"{tests[0]}-split", note)
     return grouped_dataset(folder.name, clips, group_folds(clips), "group-5fold-pooled", note)

@@ -119,11 +119,11 @@ def copy_of(method):
 
 # %% ../nbs/21_leaks.ipynb #b987b692
 def leak_run(dataset, method, fold, seed, root, **changes):
-    """The lines of one method with each leak under every condition; kept below `root`/leaks, or made.
+    """The lines of one method with each leak under every condition, from clips that lack no modality; kept below `root`/leaks, or made.
 
     Raises ValueError if what is kept was made with another config, data or code.
     """
-    chosen, config = load_dataset(dataset), configure(dataset, method, fold, seed, **changes)
+    chosen, config = load_dataset(dataset).complete(), configure(dataset, method, fold, seed, **changes)
     learnable, test = chosen.parts(fold)
     wanted, path = record(config, "-".join(part.hash() for part in (learnable, test))), Path(root)/"leaks"/dataset/f"{method}-fold{fold}-seed{seed}.json"
     if kept := read_kept(path, wanted): return kept["lines"]
@@ -142,7 +142,7 @@ def collect_leaks(root, results):
     files = {}
     for folder in sorted(Path(root).glob("leaks/*")):
         lines = [line for path in sorted(folder.glob("*.json")) for line in json.loads(path.read_text())["lines"]]
-        files |= {Path(results)/"leaks"/folder.name/"lines.jsonl": lines, Path(results)/"leaks"/folder.name/"clips.jsonl": list(test_clips(folder.name))}
+        files |= {Path(results)/"leaks"/folder.name/"lines.jsonl": lines, Path(results)/"leaks"/folder.name/"clips.jsonl": list(test_clips(folder.name, complete=True))}
     for path, rows in files.items(): write_lines(path, rows)
     return sorted(files)
 

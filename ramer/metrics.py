@@ -10,11 +10,11 @@ __all__ = ['METRICS', 'grouped_confusions', 'confusion_matrix', 'divide', 'class
 import numpy as np
 
 # %% ../nbs/05_metrics.ipynb #12eccf70
-def grouped_confusions(*, labels, predicted, classes, groups=None):
+def grouped_confusions(*, labels, predicted, classes, groups=None, n_groups=0):
     """One confusion matrix per group.
 
     labels, predicted: (N,) int in 0..classes-1; keyword-only, because swapping them changes WAF.
-    groups: (N,) int in 0..G-1; default: one group. Returns (G, C, C) int64, rows true, columns predicted.
+    groups: (N,) int in 0..G-1; default: one group. n_groups: G, where the last groups may have no clip. Returns (G, C, C) int64, rows true, columns predicted.
     Raises ValueError for values outside the classes.
     """
     labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
@@ -22,7 +22,7 @@ def grouped_confusions(*, labels, predicted, classes, groups=None):
         if len(values) and not (0 <= values.min() and values.max() < classes):
             raise ValueError(f"{name} reach from {values.min()} to {values.max()}, expected 0 to {classes - 1}")
     groups = np.zeros(len(labels), np.int64) if groups is None else np.asarray(groups)
-    n = int(groups.max()) + 1 if len(groups) else 1
+    n = n_groups or (int(groups.max()) + 1 if len(groups) else 1)
     cells = np.bincount((groups * classes + labels) * classes + predicted, minlength=n * classes ** 2)
     return cells.reshape(n, classes, classes)
 
@@ -85,10 +85,11 @@ def binned(confidence, right, bins):
 
 
 def calibration(probabilities, labels):
-    """How far probabilities can be believed: {"ece", "brier", "nll"}, all zero for certain and right answers.
+    """How far probabilities can be believed: {"ece", "brier", "nll"}, all zero for certain and right answers, None where there are no clips.
 
     probabilities: (N, C), rows summing to one; labels: (N,) int.
     """
+    if not len(labels): return dict.fromkeys(("ece", "brier", "nll"))
     count, confidence, accuracy = reliability(probabilities, labels).T
     truth = np.eye(probabilities.shape[1])[labels]
     return {"ece": float((count * np.abs(confidence - accuracy)).sum() / count.sum()),

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .baselines import WIDTH, Imagination, VectorNetwork, fully_connected
 from .encoders import hidden_features
 from .fills import ZeroFill
+from .training import entropy_where
 
 # %% ../nbs/13_modern.ipynb #d09569e3
 class Distilled(ZeroFill):
@@ -27,14 +28,15 @@ class Distilled(ZeroFill):
 
     def train_network(self, clips, dev):
         "Ask the teacher once for every train clip, then stage 3. Returns History."
-        network = self.stage1.network.eval()
+        network, self.whole = self.stage1.network.eval(), torch.from_numpy(clips.here.all(1))
         with torch.no_grad(): self.taught = torch.softmax(network.classify(network.slot(hidden_features(network, clips))) / self.temperature, 1)
         return super().train_network(clips, dev)
 
     def objective(self, logits, labels, rows):
-        "Cross-entropy, and the divergence from the teacher's softened answers; a scalar."
-        said = F.log_softmax(logits / self.temperature, 1)
-        return super().objective(logits, labels, rows) + self.temperature ** 2 * F.kl_div(said, self.taught[rows], reduction="batchmean")
+        "Cross-entropy, and the divergence from the teacher's softened answers to the clips that are complete; a scalar."
+        said, whole = F.log_softmax(logits / self.temperature, 1), self.whole[rows]
+        if not whole.any(): return super().objective(logits, labels, rows)
+        return super().objective(logits, labels, rows) + self.temperature ** 2 * F.kl_div(said[whole], self.taught[rows][whole], reduction="batchmean")
 
 # %% ../nbs/13_modern.ipynb #15d76f54
 def side_by_side(networks, x):
@@ -153,8 +155,8 @@ class Experts(VectorNetwork):
         return torch.log_softmax(self.alone(x), 2).mean(1)
 
     def loss(self, x, here, labels):
-        "The sum of the experts' cross-entropies; a scalar."
-        return sum(F.cross_entropy(logits, labels) for logits in self.alone(x).unbind(1))
+        "The sum of the experts' cross-entropies, each over the clips that have its modality; a scalar."
+        return sum(entropy_where(logits, labels, some) for logits, some in zip(self.alone(x).unbind(1), here.unbind(1)))
 
 
 class MoMKENetwork(VectorNetwork):
@@ -201,12 +203,13 @@ def kernel(a, b, bandwidth=None):
 class M3CareNetwork(VectorNetwork):
     """Features that travel along a graph of similar clips, then a Transformer over modalities.
 
-    memory: the train clips' vectors, whom everybody may borrow from once training is over. Source: Zhang et al., KDD 2022; ocbe-uio/imml: imml/classify/m3care.py.
+    memory, there: the train clips' vectors, whom everybody may borrow from once training is over, and which of them there are. Source: Zhang et al., KDD 2022; ocbe-uio/imml: imml/classify/m3care.py.
     """
     def __init__(self, shape, dropout, teacher=None):
         super().__init__()
         n, three = len(shape["dims"]), lambda make: nn.ModuleList(make() for _ in shape["dims"])
         for m, d in shape["dims"].items(): self.register_buffer(f"memory_{m}", torch.zeros(shape["clips"], d))
+        self.register_buffer("there", torch.ones(shape["clips"], n, dtype=torch.bool))
         self.modalities, self.project = tuple(shape["dims"]), nn.ModuleList(nn.Linear(d, WIDTH) for d in shape["dims"].values())
         self.norm, self.compare = nn.BatchNorm1d(WIDTH), three(lambda: fully_connected(WIDTH, WIDTH, WIDTH))
         self.first, self.second = three(lambda: nn.Linear(WIDTH, WIDTH)), three(lambda: nn.Linear(WIDTH, WIDTH))
@@ -216,8 +219,9 @@ class M3CareNetwork(VectorNetwork):
         self.transformer = transformer(dropout)
         self.classifier = fully_connected(n * WIDTH, 2 * WIDTH, len(shape["classes"]), dropout=dropout)
 
-    def remember(self, x):
-        "Keep the train clips' vectors {modality: (N, D)}."
+    def remember(self, x, here):
+        "Keep the train clips' vectors {modality: (N, D)}, and which of them there are (N, M)."
+        self.there.copy_(here)
         for m, v in x.items(): getattr(self, f"memory_{m}").copy_(v)
 
     def train(self, mode=True):
@@ -259,7 +263,7 @@ class M3CareNetwork(VectorNetwork):
         "(views, what their neighbours say, availability, bandwidths) of the memory; computed once after training."
         if self.graph is None:
             h = self.encode({m: getattr(self, f"memory_{m}") for m in self.modalities})
-            views, there = self.views(h), torch.ones(h.shape[:2], dtype=torch.bool)
+            views, there = self.views(h), self.there
             similar, bandwidths = self.similarity(views, views)
             edges = self.edges(similar, there, there).fill_diagonal_(0.)
             self.graph = views, self.carry(edges, there, h, self.first), there, bandwidths

@@ -95,13 +95,15 @@ class Results:
         return self.cache[key]
 
     def right(self, method, condition, folds, seeds):
-        "Whose answer was right: (S, N) bool, clips in order of folds."
+        "Whose answer was right: (S, N) bool, clips in order of folds; False for a clip that was not judged."
         return self.stacked(method, condition, folds, seeds, lambda line: decode(line["predicted"]) == decode(self.clips[line["fold"]]["labels"]))
 
     def grouped(self, line):
         "One line's predictions as a confusion matrix per group."
         clips = self.clips[line["fold"]]
-        matrices = grouped_confusions(labels=decode(clips["labels"]), predicted=decode(line["predicted"]), classes=len(clips["classes"]), groups=self.groups[line["fold"]][0])
+        (groups, names), labels, predicted = self.groups[line["fold"]], decode(clips["labels"]), decode(line["predicted"])
+        judged = predicted >= 0                                                    # a clip that lacks a part of the condition is not
+        matrices = grouped_confusions(labels=labels[judged], predicted=predicted[judged], classes=len(clips["classes"]), groups=groups[judged], n_groups=len(names))
         if not np.array_equal(matrices.sum(0), line["confusion"]):
             raise ValueError(f"{line['dataset']}, {line['method']}, fold {line['fold']}, seed {line['seed']}, {line['condition']}: the confusion matrix is not that of the predictions")
         return matrices
@@ -181,15 +183,16 @@ def facts_of(results, method):
 def method_rows(results, method):
     "The table's rows of one method on one data set."
     folds = results.folds(method)
-    facts = {"n": sum(len(results.clips[fold]["labels"]) for fold in folds), **facts_of(results, method)}
+    facts, total = facts_of(results, method), sum(len(results.clips[fold]["labels"]) for fold in folds)
+    n = {condition: int(results.confusions(method, condition, folds)[0].sum()) for condition in results.conditions(method)} | {MISSING: total}
     for name, metric in METRICS.items():
         found = scores(results, method, folds, metric)
-        for condition, (mean, replicates) in found.items(): yield row(results, method, condition, name, Estimate.of(mean, replicates, units_of(results, folds)), facts)
+        for condition, (mean, replicates) in found.items(): yield row(results, method, condition, name, Estimate.of(mean, replicates, units_of(results, folds)), {"n": n[condition], **facts})
         if name == "WA" and "bayes" in results.lines and method != "bayes":
             best = scores(results, "bayes", folds, metric)
             for condition, (mean, replicates) in found.items():
                 ratio = Estimate.of(mean / best[condition][0], replicates / best[condition][1], units_of(results, folds))
-                yield row(results, method, condition, "WA / Bayes", ratio, facts)
+                yield row(results, method, condition, "WA / Bayes", ratio, {"n": n[condition], **facts})
 
 
 def lacks(results, condition):
@@ -527,10 +530,11 @@ def calibration_table(all_results):
 
 
 def confidences(results, method, condition):
-    "(levels of confidence (S * N,), who was right (S * N,)) of one method and condition, all folds and seeds; None where the lines keep no confidence."
+    "(levels of confidence (n,), who was right (n,)) of the clips judged with one method under one condition, all folds and seeds; None where the lines keep no confidence."
     if any("confidence" not in line for line in results.lines[method]): return None
     folds, seeds = results.folds(method), results.seeds(method)
-    return results.stacked(method, condition, folds, seeds, lambda line: decode(line["confidence"])).ravel(), results.right(method, condition, folds, seeds).ravel()
+    levels = results.stacked(method, condition, folds, seeds, lambda line: decode(line["confidence"])).ravel()
+    return levels[levels >= 0], results.right(method, condition, folds, seeds).ravel()[levels >= 0]
 
 
 def confidence_tables(all_results):

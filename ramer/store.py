@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from .conditions import code_masks, mask_codes
 from .data import whole_numbers
 from .folders import new_folder, write_text
 
@@ -58,17 +59,18 @@ class RetrievalStore:
     """Features of clips by modality, searched by cosine, keyed by clip id.
 
     unit_length: rows are kept at length 1; otherwise as given (searches are by cosine in both cases).
+    here: (N, M) bool, which modalities each clip has; the row of one that it lacks is zero, and is never found.
     Source: RAMER stage 2; WooyoohL/Retrieval_Augment_MER: models/retrieval_augmentor.py.
     """
     def __init__(self, unit_length=True):
         self.unit_length, self._indexes = unit_length, {}
-        self.ids, self.groups, self.labels, self.features = np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, np.int64), {}
+        self.ids, self.groups, self.labels, self.features, self.here = np.empty(0, "U1"), np.empty(0, "U1"), np.empty(0, np.int64), {}, np.empty((0, 0), bool)
 
     def __len__(self): return len(self.ids)
 
     @property
     def modalities(self):
-        "The modalities that every stored clip has."
+        "The modalities that are stored."
         return tuple(self.features)
 
     @property
@@ -81,23 +83,32 @@ class RetrievalStore:
         "What queries are compared with: {modality: (N, H)}, row for row the features; a subclass may derive others from them."
         return self.features
 
-    def add(self, ids, features, labels=None, groups=None):
-        """Add clips. ids: (n,) str; features: {modality: (n, H) float32}; labels: (n,) int, -1 unknown; groups: (n,) str.
+    def add(self, ids, features, labels=None, groups=None, here=None):
+        """Add clips. ids: (n,) str; features: {modality: (n, H) float32}; labels: (n,) int, -1 unknown; groups: (n,) str; here: (n, M) bool in the features' order, default all True.
 
         Raises ValueError for an id that is already stored, other modalities or widths than before, rows that are not finite, or
         a column of another length; nothing is added then.
         """
         ids = np.asarray(ids, str)
-        features, labels = self._rows(ids, features), column(ids, "labels", -1 if labels is None else labels, np.int64)
+        here = self._here(ids, features, here)
+        features, labels = self._rows(ids, features, here), column(ids, "labels", -1 if labels is None else labels, np.int64)
         groups, repeated = column(ids, "groups", ids if groups is None else groups, str), pd.Index(np.concatenate([self.ids, ids])).duplicated()
         if repeated.any():
             raise ValueError(f"id '{ids[repeated[len(self):]][0]}' is given twice; use update for a clip that is already stored")
         self.features = {m: np.concatenate([x, features[m]]) for m, x in self.features.items()} if len(self) else features
-        self.ids, self.labels, self.groups = (np.concatenate(pair) for pair in ((self.ids, ids), (self.labels, labels), (self.groups, groups)))
+        here = np.stack([here[m] for m in self.features], 1)
+        self.ids, self.labels, self.groups, self.here = (np.concatenate(pair) for pair in ((self.ids, ids), (self.labels, labels), (self.groups, groups), (self.here if len(self) else here[:0], here)))
         self._indexes = {}
 
-    def _rows(self, ids, features):
-        "Features as rows to be kept, checked against what is stored."
+    def _here(self, ids, features, here):
+        "{modality: (n,) bool} of what clips have. Raises ValueError if `here` does not fit."
+        shape = len(ids), len(features)
+        here = np.ones(shape, bool) if here is None else np.asarray(here)
+        if here.shape != shape or here.dtype != bool: raise ValueError(f"here is {here.dtype} {here.shape}, expected bool {shape}, a row for each id and a column for each modality")
+        return dict(zip(features, here.T))
+
+    def _rows(self, ids, features, here):
+        "Features as rows to be kept, checked against what is stored; zeros where they are not here."
         if not features: raise ValueError("no features given; expected {modality: (n, H) array}")
         features = {m: np.array(x, np.float32, order="C") for m, x in features.items()}           # a copy: the caller's stays theirs
         widths = {m: x.shape[1:] for m, x in features.items()}
@@ -105,8 +116,8 @@ class RetrievalStore:
             raise ValueError(f"features have widths {widths}, expected {self.dims} as stored")
         for m, x in features.items():
             if x.ndim != 2 or len(x) != len(ids): raise ValueError(f"features of {m!r} have shape {x.shape}, expected ({len(ids)}, H)")
-            if not np.isfinite(x).all(): raise ValueError(f"features of {m!r} hold NaN or infinity; check the encoder that made them")
-        return {m: unit(x) if self.unit_length else x for m, x in features.items()}
+            if not np.isfinite(x[here[m]]).all(): raise ValueError(f"features of {m!r} hold NaN or infinity; check the encoder that made them")
+        return {m: np.where(here[m][:, None], unit(x) if self.unit_length else x, np.float32(0)) for m, x in features.items()}
 
     def rows(self, ids):
         "The rows of these ids: (n,) int64. Raises KeyError for an id that is not stored."
@@ -119,13 +130,14 @@ class RetrievalStore:
         return {m: x[self.rows(ids)] for m, x in self.features.items()}
 
     def update(self, ids, features=None, labels=None):
-        """Replace features or labels of stored clips.
+        """Replace features, of all modalities, or labels of stored clips.
 
         Raises KeyError for an id that is not stored, ValueError for columns that do not fit; nothing is changed then.
         """
-        at, features = self.rows(ids), self._rows(ids, features) if features else {}
+        at, features = self.rows(ids), self._rows(ids, features, self._here(ids, features, None)) if features else {}
         labels = self.labels[at] if labels is None else column(ids, "labels", labels, np.int64)
         for m, x in features.items(): self.features[m][at] = x
+        if features: self.here[at] = True
         self.labels[at] = labels
         self._indexes = {}
 
@@ -133,22 +145,27 @@ class RetrievalStore:
         "Forget clips. Raises KeyError for an id that is not stored."
         if not np.size(ids): return                                                # nothing is copied, and no index is lost
         keep = ~np.isin(np.arange(len(self)), self.rows(ids))
-        self.ids, self.labels, self.groups = self.ids[keep], self.labels[keep], self.groups[keep]
+        self.ids, self.labels, self.groups, self.here = self.ids[keep], self.labels[keep], self.groups[keep], self.here[keep]
         self.features = {m: x[keep] for m, x in self.features.items()}
         self._indexes = {}
 
-    def index(self, modalities):
-        "The exact FAISS index over these modalities' rows, concatenated at length 1 each; built when first asked for."
-        if modalities not in self._indexes:
-            index = faiss.IndexFlatIP(sum(self.dims[m] for m in modalities))
-            index.add(np.concatenate([unit(self.compared[m]) for m in modalities], axis=1))
-            self._indexes[modalities] = index
-        return self._indexes[modalities]
+    def having(self, modalities):
+        "(n,) int: the rows of the clips that have all these modalities."
+        return np.flatnonzero(self.here[:, [m in modalities for m in self.modalities]].all(1))
 
-    def search(self, queries, k, exclude_ids=None, exclude_groups=None):
-        """The k most similar clips of each query, by the mean cosine over the queried modalities.
+    def index(self, modalities, also=()):
+        "(exact FAISS index over these modalities' rows, concatenated at length 1 each, of the clips that have them and `also` these; the clips' rows); built when first asked for."
+        key = modalities, tuple(sorted(also)) if not self.here.all() else ()
+        if key not in self._indexes:
+            index, rows = faiss.IndexFlatIP(sum(self.dims[m] for m in modalities)), self.having({*modalities, *also})
+            index.add(np.concatenate([unit(self.compared[m] if len(rows) == len(self) else self.compared[m][rows]) for m in modalities], axis=1))
+            self._indexes[key] = index, rows
+        return self._indexes[key]
 
-        queries: {modality: (B, H) float32}. exclude_ids, exclude_groups: (B,) str, a clip and a group that query b may not find.
+    def search(self, queries, k, exclude_ids=None, exclude_groups=None, also=()):
+        """The k most similar clips of each query that have all queried modalities, by the mean cosine over these.
+
+        queries: {modality: (B, H) float32}. exclude_ids, exclude_groups: (B,) str, a clip and a group that query b may not find. also: modalities that a clip must have, too, to be found.
         Returns Hits with exactly k columns, padded where too few clips are left.
         Raises ValueError for an empty store, an unknown modality or a wrong width.
         """
@@ -157,10 +174,24 @@ class RetrievalStore:
         stacked = np.concatenate([unit(np.asarray(queries[m], np.float32)) for m in order], axis=1)
         banned = self._banned(len(stacked), exclude_ids, exclude_groups)
         extra = sum(int(np.bincount(codes).max()) for codes, _ in banned)
-        scores, rows = self.index(order).search(stacked, min(k + extra, len(self)))
+        index, known = self.index(order, also)
+        if not len(known): return self.hits(*(np.zeros((len(stacked), 0), kind) for kind in (np.float32, np.int64, bool)), k)
+        scores, rows = index.search(stacked, min(k + extra, len(known)))
         out = rows < 0
+        if len(known) < len(self): rows = np.where(out, -1, known[rows])
         for codes, forbidden in banned: out |= (codes[rows] == forbidden[:, None])
         return self.hits(scores / len(order), rows, out, k)
+
+    def alike(self, k, **exclude):
+        "Hits of every stored clip, compared by all that it has. exclude: see `search`."
+        found, codes = None, mask_codes(self.here)
+        for code, kept in zip(np.unique(codes), code_masks(np.unique(codes), len(self.modalities))):
+            some = codes == code
+            hits = self.search({m: self.features[m][some] for m, has in zip(self.modalities, kept) if has}, k, **{name: values[some] for name, values in exclude.items()})
+            if some.all(): return hits
+            found = found or Hits(*(np.empty((len(self), *column.shape[1:]), column.dtype) for column in hits._replace(ids=np.empty((0, k), self.ids.dtype))))
+            for whole, part in zip(found, hits): whole[some] = part
+        return found
 
     def _check(self, queries, order):
         "Raise ValueError if these queries cannot be searched for."
@@ -215,7 +246,8 @@ def read_manifest(path):
 def save_store(store, folder, replace_existing=False):
     "Write a store to a new folder: rows.safetensors, clips.json and manifest.json. Raises FileExistsError if it exists."
     with new_folder(folder, replace_existing, holding="manifest.json") as temporary:
-        save_file({"labels": store.labels} | {f"rows.{i}": x for i, x in enumerate(store.features.values())}, temporary/FILES[0])
+        lacking = {} if store.here.all() else {"here": store.here.astype(np.uint8)}
+        save_file({"labels": store.labels} | lacking | {f"rows.{i}": x for i, x in enumerate(store.features.values())}, temporary/FILES[0])
         write_text(temporary/FILES[1], json.dumps({"ids": store.ids.tolist(), "groups": store.groups.tolist()}))
         facts = {"format": FORMAT, "count": len(store), "dims": store.dims, "unit_length": store.unit_length, "faiss": faiss.__version__,
                  "sha256": {name: file_hash(temporary/name) for name in FILES}}
@@ -240,6 +272,6 @@ def load_store(folder):
     clips, numbers = json.loads((folder/"clips.json").read_text()), load_file(folder/"rows.safetensors")
     store = RetrievalStore(manifest["unit_length"])
     features = {m: numbers[f"rows.{i}"] for i, m in enumerate(manifest["dims"])}
-    store.add(clips["ids"], features, numbers["labels"], clips["groups"])
+    store.add(clips["ids"], features, numbers["labels"], clips["groups"], numbers["here"].astype(bool) if "here" in numbers else None)
     store.features = features                                                            # the very bits, not normalised again
     return store

@@ -221,7 +221,7 @@ class Place:
 
     def clips(self, **columns):
         "The line of the test clips, as in `test_clips`, with other columns."
-        return next(line for line in test_clips(self.fields["dataset"]) if line["fold"] == self.fields["fold"]) | columns
+        return next(line for line in test_clips(self.fields["dataset"], complete=True) if line["fold"] == self.fields["fold"]) | columns
 
 
 class Answer(NamedTuple):
@@ -235,13 +235,13 @@ class Answer(NamedTuple):
 
 
 def study_run(name, dataset, fold, seed, root, arms=(), **changes):
-    """The lines of a study's arms on one fold and seed in its cases; kept below `root`/studies, or made.
+    """The lines of a study's arms on one fold and seed in its cases; kept below `root`/studies, or made. Clips that lack a modality take no part.
 
     arms: which; default all. changes: fields of every arm's config. A line is that of a run, with the arm as its `method` and with `facts`, see `retrieval_facts`.
     An arm that the data set cannot have is left out: one that needs unlabelled clips, or a known posterior.
     Raises ValueError for an unknown study or arm, or if what is kept was made with another config, data or code.
     """
-    study, chosen = STUDIES[choose("study", name, STUDIES)], load_dataset(dataset)
+    study, chosen = STUDIES[choose("study", name, STUDIES)], load_dataset(dataset).complete()
     if not study.suits(chosen): return []
     place = Place(Protocol(chosen, fold, seed), chosen.parts(fold)[1], Path(root)/"studies"/name/dataset, {"dataset": dataset, "fold": fold, "seed": seed} | changes)
     return (study.run or arm_run)(study, place, [choose("arm", arm, study.arms) for arm in arms or study.arms])
@@ -294,7 +294,7 @@ def collect_studies(root, results):
         kept, study = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], Path(results)/"studies"/folder.parent.name
         if not any(some["lines"] for some in kept): continue
         own = list({some["clips"]["fold"]: some["clips"] for some in kept if "clips" in some}.values())     # a study may judge some of the test clips only, or in cases of its own
-        files |= {study/f"{folder.name}.jsonl": [line for some in kept for line in some["lines"]], (study if own else study.parent)/"clips"/f"{folder.name}.jsonl": own or list(test_clips(folder.name))}
+        files |= {study/f"{folder.name}.jsonl": [line for some in kept for line in some["lines"]], (study if own else study.parent)/"clips"/f"{folder.name}.jsonl": own or list(test_clips(folder.name, complete=True))}
     for path, rows in files.items(): write_lines(path, rows)
     return sorted(files)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'AT_LEAST_ZERO', 'NETWORK_FIELDS', 'ENCODER_FIELDS', 'check_field', 'Config', 'deterministic', 'History',
-           'fit', 'make_optimiser', 'train_epoch', 'network_shape', 'build_network', 'stage1_loss', 'stage1_score',
-           'dev_ua', 'Stage1', 'pretrain']
+           'fit', 'make_optimiser', 'train_epoch', 'network_shape', 'build_network', 'entropy_where', 'stage1_loss',
+           'stage1_score', 'dev_ua', 'Stage1', 'pretrain']
 
 # %% ../nbs/07_training.ipynb #5be1dd3f
 import hashlib, json, time
@@ -200,21 +200,29 @@ def build_network(shape, config, stage=1):
     return Network(shape["dims"], shape["tokens"], len(shape["classes"]), config.hidden, config.head_dropout, config.unit_length, **encoder)
 
 
-def stage1_loss(network, inputs, labels, config):
-    "Joint cross-entropy plus the sum of the heads', each with its weight. Returns a scalar."
+def entropy_where(logits, labels, here):
+    "Cross-entropy of logits (n, C) over the rows that are here (n,); 0 where none is."
+    return F.cross_entropy(logits, torch.where(here, labels, -100)) if here.any() else 0 * logits.sum()
+
+
+def stage1_loss(network, inputs, labels, here, config):
+    """Joint cross-entropy over complete clips, plus the sum of the heads' over the clips that have their modality, each with its weight.
+
+    labels: (B,); here: (B, M) bool. Returns a scalar.
+    """
     slots = network.slot(network.hidden(inputs))
     alone = network.classify_alone(slots)                                                  # (B, M, C)
-    heads = F.cross_entropy(alone.flatten(0, 1), labels.repeat_interleave(alone.shape[1])) * alone.shape[1]
-    return config.joint_weight * F.cross_entropy(network.classify(slots), labels) + config.head_weight * heads
+    heads = entropy_where(alone.flatten(0, 1), labels.repeat_interleave(alone.shape[1]), here.flatten()) * alone.shape[1]
+    return config.joint_weight * entropy_where(network.classify(slots), labels, here.all(1)) + config.head_weight * heads
 
 
 @torch.no_grad()
-def stage1_score(network, inputs, labels, config):
-    "Mean UA of the joint classifier and of every head that has a weight in the loss."
+def stage1_score(network, inputs, labels, here, config):
+    "Mean UA of the joint classifier and of every head that has a weight in the loss, each over the clips that it can answer; 0 if there are none."
     slots = network.slot(network.hidden(inputs))
-    answers = [network.classify(slots)] if config.joint_weight else []
-    answers += list(network.classify_alone(slots).unbind(1)) if config.head_weight else []
-    return float(np.mean([dev_ua(a, labels) for a in answers]))
+    answers = [(network.classify(slots), here.all(1))] if config.joint_weight else []
+    answers += zip(network.classify_alone(slots).unbind(1), here.unbind(1)) if config.head_weight else []
+    return float(np.mean([dev_ua(a[some], labels[some]) for a, some in answers if some.any()] or [0.]))
 
 
 def dev_ua(logits, labels):
@@ -241,7 +249,7 @@ class Stage1:
 
 
 def pretrain(train, dev, config):
-    """Stage 1: train encoders, heads and joint classifier on complete clips.
+    """Stage 1: train encoders and heads on the clips that have their modality, the joint classifier on complete clips.
 
     train, dev: Clips; unlabelled ones are left out. Returns Stage1 with the best dev epoch's weights.
     Source: RAMER stage 1; WooyoohL/Retrieval_Augment_MER: models/pretrain_model.py (whose loss is missing).
@@ -250,8 +258,9 @@ def pretrain(train, dev, config):
     scaler = Scaler.fit(train)
     inputs, labels = as_tensors(scaler(train)), torch.from_numpy(train.labels)
     dev_inputs, dev_labels = as_tensors(scaler(dev)), torch.from_numpy(dev.labels)
+    here, dev_here = torch.from_numpy(train.here), torch.from_numpy(dev.here)
     with deterministic(config.seed):
         network = build_network(network_shape(train), config)
-        history = fit(network, lambda rows: stage1_loss(network, take(inputs, rows), labels[rows], config),
-                      lambda: stage1_score(network, dev_inputs, dev_labels, config), len(train), config)
+        history = fit(network, lambda rows: stage1_loss(network, take(inputs, rows), labels[rows], here[rows], config),
+                      lambda: stage1_score(network, dev_inputs, dev_labels, dev_here, config), len(train), config)
     return Stage1(network, config, scaler, history, train.hash())

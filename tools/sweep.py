@@ -103,8 +103,7 @@ def leak_jobs(parts, runs, changes):
 
 def jobs(parts, runs, changes, tuning):
     "(train jobs, condition jobs) of a grid's parts, with what the trials in the folder `tuning` chose."
-    from ramer.conditions import all_conditions
-    from ramer.protocol import load_dataset
+    from ramer.protocol import judged_conditions, load_dataset
     train, judge = [], []
     for number, part in enumerate(parts):
         chosen, folds, out = load_dataset(part.dataset), list(part.folds), runs/"notebooks"/part.dataset
@@ -113,7 +112,7 @@ def jobs(parts, runs, changes, tuning):
             for i in range(0, len(folds), part.folds_each):
                 some = folds[i:i + part.folds_each]
                 train.append(Job("train", out/f"train-{number}-seed{seed}-fold{some[0]}.ipynb", common | {"folds": some, "seeds": [seed]}))
-        for condition in all_conditions(chosen.parts(0)[1].modalities):
+        for condition in judged_conditions(*chosen.parts(0)):
             judge.append(Job("condition", out/f"condition-{number}-{condition}.ipynb", common | {"folds": folds, "seeds": list(part.seeds), "condition": condition}))
     return train, judge
 
