@@ -123,7 +123,8 @@ class Clips:
         put("groups", self.ids if self.groups is None else np.asarray(self.groups, str))
         full = {m: np.full(len(self), x.shape[1]) for m, x in self.features.items() if x.ndim == 3}
         put("lengths", full | {m: whole_numbers(f"lengths of {m!r}", n) for m, n in self.lengths.items()})
-        put("here", np.ones((len(self), len(self.features)), bool) if self.here is None else np.asarray(self.here))
+        lacking = self.here is not None and not np.all(self.here)            # where nothing is, replace() may change rows and modalities freely
+        put("here", np.asarray(self.here) if lacking else np.ones((len(self), len(self.features)), bool))
         check_columns(self)
         if not self.here.all(): self._empty(put)
         for modality in self.features: check_feature(self, modality)

@@ -43,7 +43,7 @@ RETRIEVING = ("store", "speaker", "recipe")            # what they leak into is 
 
 def joined(first, second):
     "Clips of both, in this order. Both must have the same modalities, widths and padded lengths."
-    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("ids", "labels", "groups")}
+    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("ids", "labels", "groups", "here")}
     features, lengths = ({m: np.concatenate([x, getattr(second, name)[m]]) for m, x in getattr(first, name).items()} for name in ("features", "lengths"))
     return replace(first, **columns, features=features, lengths=lengths)
 
