@@ -82,13 +82,13 @@ def summary(rows):
 
 def draw(table):
     "A panel per measure and method: medians by size, with the range over the repeats, a line per stage. Returns the figure."
-    methods = list(dict.fromkeys(table.method))
+    methods, colors = list(dict.fromkeys(table.method)), dict(zip(("stage 1", "stage 2", "stage 3", "keys and gate", "an answer"), plt.cm.tab10.colors))
     fig, axes = plt.subplots(len(MEASURES), len(methods), figsize=(3.2 * len(methods), 7.5), sharex=True, sharey="row", layout="constrained", squeeze=False)
     for line, (measure, label) in zip(axes, MEASURES.items()):
         for ax, method in zip(line, methods):
-            for (stage, some), color in zip(table[table.method == method].groupby("stage", sort=False), plt.cm.tab10.colors):
-                ax.fill_between(some.clips, some[f"{measure} min"], some[f"{measure} max"], color=color, alpha=.2)
-                ax.plot(some.clips, some[measure], color=color, marker="o", ms=3, label=stage)
+            for stage, some in table[table.method == method].groupby("stage", sort=False):
+                ax.fill_between(some.clips, some[f"{measure} min"], some[f"{measure} max"], color=colors[stage], alpha=.2)
+                ax.plot(some.clips, some[measure], color=colors[stage], marker="o", ms=3, label=stage)
             ax.set(xscale="log", yscale="linear" if measure == "memory" else "log"); ax.grid(alpha=.25); ax.set_xticks(sorted(set(table.clips)), sorted(set(table.clips)), fontsize=7); ax.minorticks_off()
         line[0].set_ylabel(label)
     for ax, method in zip(axes[0], methods): ax.set_title(method)
