@@ -7,12 +7,12 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'Results', 'read_lines', 'read_results', 'by_method',
            'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
            'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
-           'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_heat', 'against_zero', 'draw_forest',
-           'with_interval', 'signed_points', 'experiments', 'set_names', 'with_set', 'wide', 'variant_of',
-           'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains', 'marks',
-           'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences', 'confidence_tables',
-           'draw_confidence', 'paper_table', 'latex_table', 'compare', 'compare_cell', 'comparison_text',
-           'write_report', 'write_figures', 'read_table', 'show_table']
+           'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_cells', 'draw_heat', 'against_zero',
+           'draw_forest', 'with_interval', 'signed_points', 'experiments', 'set_names', 'with_set', 'wide',
+           'variant_of', 'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains',
+           'marks', 'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences',
+           'confidence_tables', 'draw_confidence', 'paper_table', 'latex_table', 'compare', 'compare_cell',
+           'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
 
 # %% ../nbs/19_report.ipynb #5935640c
 import json, re
@@ -319,16 +319,22 @@ ORDER = ("prior", "zero", "mean", "store-mean", "random", "ramer", "ramer-e2e", 
          "logistic", "knn", "impute-logistic", "impute-boosting", "boosting", "bayes")
 
 
+def draw_cells(ax, cells, says, **look):
+    """A frame of numbers as colours on an axis, with text in each cell. says: (row, column) -> str. look: of imshow. Returns the texts, an array of the frame's shape."""
+    ax.imshow(cells, aspect="auto", **look)
+    ax.set_xticks(range(cells.shape[1]), cells.columns); ax.set_yticks(range(cells.shape[0]), cells.index)
+    texts = np.empty(cells.shape, object)
+    for at in np.ndindex(cells.shape): texts[at] = ax.text(*at[::-1], says(*at), ha="center", va="center", fontsize=8)
+    return texts
+
+
 def draw_heat(rows, metric="WA"):
     "Every method under every condition of one data set, in %, as a heat map. rows: the data set's of the table of conditions. Returns the figure."
     points, conditions = rows[rows.metric == metric], condition_order(rows)
     cells = 100 * points.pivot(index="method", columns="condition", values="mean").reindex(index=[m for m in ORDER if m in set(points.method)], columns=conditions)
     fig, ax = plt.subplots(figsize=(2.2 + .75 * len(conditions), 1.2 + .27 * len(cells)))
-    ax.imshow(cells, cmap="Blues", aspect="auto", vmin=np.nanmin(cells) - 5, vmax=np.nanmax(cells) + 15)
-    for i, j in np.ndindex(cells.shape):
-        best = cells.iloc[i, j] == cells.drop(index="bayes", errors="ignore").iloc[:, j].max()
-        ax.text(j, i, f"{cells.iloc[i, j]:.1f}", ha="center", va="center", fontsize=8, weight="bold" if best else "normal")
-    ax.set_xticks(range(len(conditions)), conditions); ax.set_yticks(range(len(cells)), cells.index)
+    texts = draw_cells(ax, cells, lambda i, j: f"{cells.iloc[i, j]:.1f}", cmap="Blues", vmin=np.nanmin(cells) - 5, vmax=np.nanmax(cells) + 15)
+    for text in texts[(cells == cells.drop(index="bayes", errors="ignore").max()).to_numpy()]: text.set_weight("bold")
     ax.set(title=f"{metric} in %, {title_of(points)}"); ax.title.set_fontsize(9)
     fig.tight_layout()
     return fig

@@ -29,7 +29,6 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from scipy.special import logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
@@ -47,7 +46,7 @@ from .leaks import copy_of, halves, joined
 from .metrics import METRICS
 from .protocol import Protocol, cut_dev, judge_under, load_dataset, make_judge
 from .ramer import Ramer
-from .report import MISSING, Results, bootstrap, by_method, conditions_table, difference_rows, marked_points, markdown, read_lines, scores, set_names, short, units_of, wide
+from .report import MISSING, Results, bootstrap, by_method, conditions_table, difference_rows, draw_cells, marked_points, markdown, read_lines, scores, set_names, short, units_of, wide
 from .statistics import Estimate, holm
 from .store import unit
 from .training import Config, deterministic
@@ -971,9 +970,9 @@ def draw_map(table):
     for line, dataset in zip(axes, sets):
         for ax, arm in zip(line, arms):
             grid = rows[(rows.dataset == dataset) & (rows.arm == arm)].pivot(index="ways", columns="labelled")
-            mark = np.where(grid.p_holm < .05, np.where(grid.points > 0, " ▲", " ▼"), "")
-            sns.heatmap(grid.points, annot=np.char.add(grid.points.map("{:+.0f}".format).to_numpy(str), mark), fmt="", cmap="RdBu", center=0, vmin=-40, vmax=40, cbar=False, ax=ax, annot_kws={"fontsize": 8})
-            ax.set_title(f"{arm}\n{dataset}", fontsize=8); ax.invert_yaxis(); ax.tick_params(labelsize=7)
+            said = grid.points.map("{:+.0f}".format) + np.where(grid.p_holm < .05, np.where(grid.points > 0, " ▲", " ▼"), "")
+            draw_cells(ax, grid.points, lambda i, j, said=said: said.iloc[i, j], cmap="RdBu", vmin=-40, vmax=40, origin="lower")
+            ax.set_title(f"{arm}\n{dataset}", fontsize=8); ax.tick_params(labelsize=7)
             ax.set_xlabel("labelled clips", fontsize=8); ax.set_ylabel("ways to show a class", fontsize=8)
     fig.suptitle(f"points of WA against {rows.reference.iloc[0]}; ▲ ▼: p < .05, Holm over the cells", fontsize=8)
     return fig
