@@ -411,7 +411,7 @@ class EndToEnd(ZeroFill):
     def put(self, clips, store=None):
         "Add the keys of scaled clips, of the modalities that they have, to the method's or another store."
         keys = self.keys.of(clips).numpy()
-        (store or self.store).add(clips.ids, dict(zip(clips.modalities, keys.swapaxes(0, 1))), clips.labels, clips.groups, clips.here)
+        (self.store if store is None else store).add(clips.ids, dict(zip(clips.modalities, keys.swapaxes(0, 1))), clips.labels, clips.groups, clips.here)
 
     def enrol(self, clips):
         """Add clips, with what they have, to the store of a fitted method; nothing is retrained. Clips of the same group then ask them, too. Returns self.
