@@ -23,7 +23,7 @@ study: $(READY)    ## rerun one study: make study NAME=top-k (ARGS="--datasets m
 studies: $(READY)  ## rerun all studies and the page results/studies.md would be
 	$(BIN)/python tools/study.py --workers $(JOBS) --runs $(RUNS) $(ARGS)
 test: $(READY)  ## every test (ARGS=--slow: the long ones too)
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(ARGS)
 sync: $(READY)  ## export the notebooks to ramer/ and clean them
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 render: $(READY)  ## rerun the library notebooks and keep their outputs
@@ -37,6 +37,6 @@ clean:          ## remove the environment and what was built
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PY) -m venv .venv
 	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements.uv.lock
-	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes $(WHERE) -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes $(WHERE) -r requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --editable .
 	touch $@

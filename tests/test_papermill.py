@@ -152,13 +152,14 @@ def test_the_leaks_jobs_cover_every_fold_and_seed():
 
 
 def test_there_is_a_notebook_for_each_study():
-    from ramer.studies import STUDIES as known
+    from ramer.gains import STUDIES as known
     assert {path.stem for path in STUDIES} == set(known)
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem == "map" else path for path in STUDIES], ids=lambda p: p.stem)       # up to 5,000 clips
 def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path):
-    from ramer.studies import STUDIES as known, answer, read_study, study_table, write_page, written_table
+    from ramer.gains import STUDIES as known
+    from ramer.studies import answer, read_study, study_table, write_page, written_table
     from ramer.protocol import available_datasets
     study, dataset = known[path.stem], "ravdess" if path.stem == "enrolment" else "gaussian"             # people enrol; worlds have none
     if dataset not in available_datasets(): pytest.skip(f"{dataset} is not here")

@@ -21,7 +21,8 @@ def study_jobs(name, datasets, folds, seeds, runs, results, changes):
 def main(arguments=None):
     from ramer.conditions import choose
     from ramer.protocol import available_datasets, load_dataset
-    from ramer.studies import STUDIES, write_page
+    from ramer.gains import STUDIES
+    from ramer.studies import write_page
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join(STUDIES)}")
     parser.add_argument("--datasets", nargs="+", default=DATASETS, help="only these, of those that can be loaded")
