@@ -11,7 +11,7 @@ __all__ = ['SPOILS', 'SHARES', 'SPOILED', 'FILTERS', 'NEIGHBOURS', 'STUDIES', 'K
            'write_page']
 
 # %% ../nbs/22_studies.ipynb #28228f96
-import json
+import json, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -350,7 +350,7 @@ def draw_study(table, condition=MISSING):
         color = np.where(some.p_holm < .05, np.where(some.difference > 0, "#228833", "#cc3311"), "#4477aa")
         ax.hlines(range(len(arms)), 100 * some.low, 100 * some.high, color=color, lw=2, alpha=.6)
         ax.scatter(100 * some.difference, range(len(arms)), color=color, s=18, zorder=3)
-        ax.axvline(0, color="k", lw=.7); ax.grid(axis="x", alpha=.25); ax.margins(y=.12); ax.set_title(f"{dataset}\n({some.note.dropna().iloc[0]})", fontsize=7.5)
+        ax.axvline(0, color="k", lw=.7); ax.grid(axis="x", alpha=.25); ax.margins(y=.12); ax.set_title(textwrap.fill(f"{dataset} ({some.note.dropna().iloc[0]})", 32), fontsize=7.5)
     axes[0, 0].set_yticks(range(len(arms)), arms); axes[0, 0].invert_yaxis()
     reference = rows.reference.iloc[0] if rows.reference.nunique() == 1 else "each arm's reference"
     fig.supxlabel(f"points of WA against {reference}, mean over the conditions\n95 % interval; green, red: p < .05, Holm over arms", fontsize=8)
