@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'ADAM', 'AUTOENCODING', 'TEACHING', 'IMAGINING', 'vectors', 'fully_connected', 'VectorEncoders',
-           'VectorNetwork', 'train_vectors', 'Imagination', 'missing_error', 'squeeze', 'AENetwork', 'AE', 'Cascade',
-           'CRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy', 'over_pairs', 'invariant',
-           'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN', 'IFMMINLight',
-           'contrast', 'ConsistentTeacher', 'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
+           'VectorNetwork', 'train_vectors', 'Recipe', 'draw_weights', 'Imagination', 'missing_error', 'squeeze',
+           'AENetwork', 'SummedAENetwork', 'AE', 'Cascade', 'CRANetwork', 'SummedCRANetwork', 'CRA', 'Teacher',
+           'MMINNetwork', 'MMIN', 'moment_discrepancy', 'over_pairs', 'invariant', 'InvariantTeacher', 'SteadyNetwork',
+           'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN', 'IFMMINLight', 'contrast', 'ConsistentTeacher',
+           'VoiceAndFaceTeacher', 'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
 
 # %% ../nbs/12_baselines.ipynb #42fb74b1
 import copy
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +62,9 @@ class VectorEncoders(nn.Module):
 
 
 class VectorNetwork(nn.Module):
-    "What `train_vectors` wants of a network: logits(x, here), which a subclass gives, and a loss. Default: cross-entropy."
+    "What `train_vectors` wants of a network: logits(x, here), which a subclass gives, and a loss. Default: cross-entropy. taken: its children whose weights are a teacher's, if it has one."
+    taken = ()
+
     def remember(self, x, here):
         "Keep what is needed of all train vectors {modality: (N, D)}, and which of them there are (N, M), before training. Default: nothing."
 
@@ -90,11 +95,29 @@ def train_vectors(network, clips, dev, config, codes):
     return fit(network, loss, score, len(y), config)
 
 
+class Recipe(NamedTuple):
+    "How a part was published: Config fields that differ, and its network, if that differs from ours."
+    fields: dict
+    network: type = None
+
+
+def draw_weights(network, how, but=()):
+    """Draw the weights of linear layers anew, biases zero, unless `how` is "torch". but: names of children that keep theirs. Returns the network.
+
+    how: "kaiming", normal by fan-in; "narrow", normal of deviation .02. Source: AIM3-RUC/MMIN: models/networks/tools.py (64-95).
+    """
+    draw = {"torch": None, "kaiming": nn.init.kaiming_normal_, "narrow": partial(nn.init.normal_, std=.02)}[how]
+    layers = [m for name, child in network.named_children() if name not in but for m in child.modules() if isinstance(m, nn.Linear)]
+    for layer in layers if draw else ():
+        draw(layer.weight); nn.init.zeros_(layer.bias)
+    return network
+
+
 class Imagination(Method):
     """A network on vectors that is trained with modalities missing, perhaps after a teacher.
 
     A subclass names its `student` and `teacher` networks; both are made from (shape, dropout), the student also from the trained teacher.
-    published: {"teacher" and "student": the Config fields of the schedule that was published}, used if the config's recipe says so.
+    published: {"teacher" and "student": Recipe}, used if the config's recipe says so; students then learn under incomplete conditions only, as MMIN's did.
     """
     student, teacher, uses_missing_targets, published = None, None, True, {}
 
@@ -107,7 +130,13 @@ class Imagination(Method):
         "The Config that the teacher or the student is trained with. Raises ValueError if a published recipe is asked for and there is none."
         if self.config.recipe == "shared": return self.config
         if not self.published: raise ValueError(f"{self.config.method!r} has no published recipe; use recipe='shared'")
-        return replace(self.config, **self.published[part])
+        return replace(self.config, **self.published[part].fields)
+
+    def make_part(self, part, *given):
+        "The untrained teacher or student. given: to a student, its teacher."
+        config = self.config_of(part)
+        network = (config.recipe == "published" and self.published[part].network or getattr(self, part))(self.shape, config.head_dropout, *given)
+        return draw_weights(network, config.first_weights, network.taken if any(given) else ())
 
     def train_part(self, part, network, clips, dev, codes):
         "Train the teacher or the student, and keep its History. Returns the network."
@@ -120,9 +149,9 @@ class Imagination(Method):
         self.scaler, self.shape, self.histories = Scaler.fit(train), network_shape(train) | {"clips": len(train)}, {}
         clips, dev, codes = self.scaler(train), self.scaler(dev), np.arange(1, 2 ** len(train.modalities))
         with deterministic(self.config.seed):
-            taught = self.teacher and self.train_part("teacher", self.teacher(self.shape, self.config_of("teacher").head_dropout), clips, dev, codes[-1:])
-            student = self.student(self.shape, self.config_of("student").head_dropout, taught and taught.eval().requires_grad_(False))
-            self.network = self.train_part("student", student, clips, dev, codes)
+            taught = self.teacher and self.train_part("teacher", self.make_part("teacher"), clips, dev, codes[-1:])
+            student = self.make_part("student", taught and taught.eval().requires_grad_(False))
+            self.network = self.train_part("student", student, clips, dev, codes[:-1] if self.config.recipe == "published" else codes)
         return self
 
     @torch.no_grad()
@@ -193,16 +222,29 @@ class AENetwork(VectorNetwork):
         "Cross-entropy and the error on what is missing; a scalar."
         r = self.rebuild(x, here)
         rebuilt = {m: decode(r) for m, decode in zip(x, self.decoders)}
-        return F.cross_entropy(self.classifier(r), labels) + self.weight * missing_error(rebuilt, x, here)
+        return F.cross_entropy(self.classifier(r), labels) + self.weight * self.error(rebuilt, x, here)
+
+    def error(self, rebuilt, x, here):
+        "The mean error on what is missing; a scalar."
+        return missing_error(rebuilt, x, here)
+
+
+class SummedAENetwork(AENetwork):
+    "The AE with its published loss: the error is summed over the batch."
+    weight = .2
+
+    def error(self, rebuilt, x, here):
+        "The error on what is missing, summed over clips and modalities; a scalar."
+        return missing_error(rebuilt, x, here) * (~here).sum()
 
 
 ADAM = {"optimiser": "adam", "weight_decay": 0.}
-AUTOENCODING = {"student": ADAM | {"learning_rate": 1e-3, "beta1": .5, "batch": 256, "epochs": 100, "decay": 80, "patience": 100, "head_dropout": .5, "clip": 5.}}
+AUTOENCODING = ADAM | {"learning_rate": 1e-3, "beta1": .5, "batch": 256, "epochs": 100, "decay": 80, "patience": 100, "head_dropout": .5, "clip": 5., "clip_each": True, "first_weights": "narrow"}
 
 
 class AE(Imagination):
     "An autoencoder over the encoded modalities; see AENetwork."
-    student, published = AENetwork, AUTOENCODING
+    student, published = AENetwork, {"student": Recipe(AUTOENCODING, SummedAENetwork)}
 
 # %% ../nbs/12_baselines.ipynb #94985be8
 class Cascade(nn.Module):
@@ -247,9 +289,14 @@ class CRANetwork(AENetwork):
         return super().rebuild(x, here)[0]
 
 
+class SummedCRANetwork(CRANetwork):
+    "The CRA with its published loss, as the AE's."
+    error = SummedAENetwork.error
+
+
 class CRA(Imagination):
     "A cascaded residual autoencoder over the encoded modalities; see CRANetwork."
-    student, published = CRANetwork, AUTOENCODING
+    student, published = CRANetwork, {"student": Recipe(AUTOENCODING, SummedCRANetwork)}
 
 # %% ../nbs/12_baselines.ipynb #a1984f98
 class Teacher(VectorNetwork):
@@ -272,7 +319,7 @@ class MMINNetwork(VectorNetwork):
 
     Source: AIM3-RUC/MMIN: models/mmin_model.py; zeroQiaoba/GCNet: baseline-mmin/models/mmin_model.py.
     """
-    weights, ways = (4., 2.), 2                        # of imagination and of the way back; how many ways there are
+    weights, ways, taken = (4., 2.), 2, ("encoders",)  # of imagination and of the way back; how many ways there are
 
     def __init__(self, shape, dropout, teacher=None):
         super().__init__()
@@ -299,13 +346,13 @@ class MMINNetwork(VectorNetwork):
         return self.teacher[0].encoders(x, ~here)
 
 
-TEACHING = ADAM | {"learning_rate": 2e-4, "epochs": 20, "decay": 10, "patience": 20, "head_dropout": .3, "clip": .5}
-IMAGINING = ADAM | {"learning_rate": 2e-4, "beta1": .5, "epochs": 40, "decay": 20, "patience": 40, "head_dropout": .5, "clip": 1.}
+TEACHING = ADAM | {"learning_rate": 2e-4, "epochs": 20, "decay": 10, "patience": 20, "head_dropout": .3, "clip": .5, "clip_each": True, "first_weights": "kaiming"}
+IMAGINING = ADAM | {"learning_rate": 2e-4, "beta1": .5, "epochs": 40, "decay": 20, "patience": 40, "head_dropout": .5, "clip": 1., "clip_each": True, "first_weights": "kaiming"}
 
 
 class MMIN(Imagination):
     "A missing-modality imagination network; see MMINNetwork."
-    student, teacher, published = MMINNetwork, Teacher, {"teacher": TEACHING | {"batch": 128}, "student": IMAGINING | {"batch": 128, "epochs": 60, "decay": 30, "patience": 60}}
+    student, teacher, published = MMINNetwork, Teacher, {"teacher": Recipe(TEACHING | {"batch": 128}), "student": Recipe(IMAGINING | {"batch": 128, "epochs": 60, "decay": 30, "patience": 60})}
 
 # %% ../nbs/12_baselines.ipynb #857dde9f
 def moment_discrepancy(a, b):
@@ -318,10 +365,10 @@ def moment_discrepancy(a, b):
     return sum(torch.linalg.vector_norm(difference) for difference in [a_mean - b_mean, *moments])
 
 
-def over_pairs(distance, parts):
-    "The mean distance over all pairs of modalities, 0 where there is one. parts: a (B, D) tensor for each."
-    pairs = list(combinations(parts, 2))
-    return sum(distance(*pair) for pair in pairs) / max(len(pairs), 1)
+def over_pairs(distance, parts, weights=None):
+    "The mean distance over all pairs of modalities, 0 where there is one. parts: a (B, D) tensor for each. weights: of the pairs, in order, adding up to one; default: equal."
+    distances = [distance(*pair) for pair in combinations(parts, 2)]
+    return sum(w * d for w, d in zip(weights, distances)) if weights else sum(distances) / max(len(distances), 1)
 
 
 def invariant(shared, f):
@@ -396,7 +443,7 @@ class IFMMINNetwork(SteadyNetwork):
 
     Source: ZhuoYulang/IF-MMIN: models/IFMMIN_model.py, scripts/CAP_IFMMIN.sh.
     """
-    make_teacher, sums, reads = InvariantTeacher, False, 5 * 64
+    make_teacher, sums, reads, taken = InvariantTeacher, False, 5 * 64, ("encoders", "shared")
 
     def take_over(self, model):
         "Keep the encoders and the shared network of a teacher's copy."
@@ -418,7 +465,7 @@ class IFMMINLightNetwork(IFMMINNetwork):
 
 class IFMMIN(Imagination):
     "Imagination with modality-invariant features; see IFMMINNetwork."
-    student, teacher, published = IFMMINNetwork, InvariantTeacher, {"teacher": TEACHING | {"batch": 64}, "student": IMAGINING | {"batch": 128}}
+    student, teacher, published = IFMMINNetwork, InvariantTeacher, {"teacher": Recipe(TEACHING | {"batch": 64}), "student": Recipe(IMAGINING | {"batch": 128})}
 
 
 class IFMMINLight(IFMMIN):
@@ -440,9 +487,11 @@ def contrast(a, b, temperature=float(np.e)):
 class ConsistentTeacher(Teacher):
     """A teacher with a second set of encoders G whose projections agree between modalities.
 
-    The published weights of the three pairs are .25, .25 and .5; ours are equal, for any number of pairs, with the same sum.
+    All pairs count the same, for any number of modalities.
     Source: ZhuoYulang/CIF-MMIN: models/utt_self_supervise_model.py, models/networks/shared.py.
     """
+    pair_weights = None                                # of the pairs' contrasts, adding up to one
+
     def __init__(self, shape, dropout):
         super().__init__(shape, dropout)
         self.consistent = VectorEncoders(shape["dims"], dropout)
@@ -453,11 +502,19 @@ class ConsistentTeacher(Teacher):
         "Cross-entropy and the mean contrast over pairs of modalities; a scalar."
         parts = self.steady(x, here).split(WIDTH, dim=1)
         unit = [F.normalize(project(part), dim=1) for project, part in zip(self.project, parts)]
-        return super().loss(x, here, labels) + over_pairs(contrast, unit)
+        return super().loss(x, here, labels) + over_pairs(contrast, unit, self.pair_weights)
 
     def steady(self, x, here):
         "G: (B, M * 128)."
         return self.consistent(x, here)
+
+
+class VoiceAndFaceTeacher(ConsistentTeacher):
+    "The published teacher: of audio, face and text, the contrast of audio with face counts one half, the other two a quarter each."
+    def __init__(self, shape, dropout):
+        super().__init__(shape, dropout)
+        pairs = list(combinations(shape["dims"], 2))
+        if set(shape["dims"]) == {"a", "v", "l"}: self.pair_weights = [.5 if set(pair) == {"a", "v"} else .25 for pair in pairs]
 
 
 class CIFMMINNetwork(SteadyNetwork):
@@ -465,7 +522,7 @@ class CIFMMINNetwork(SteadyNetwork):
 
     Source: ZhuoYulang/CIF-MMIN: models/our/CIF_MMIN_model.py, scripts/our/CAP_CIF_MMIN.sh.
     """
-    make_teacher, weights = ConsistentTeacher, (8., 100.)
+    make_teacher, weights, taken = ConsistentTeacher, (8., 100.), ("encoders", "consistent")
 
     def take_over(self, model):
         "Keep both sets of encoders of a teacher's copy."
@@ -483,7 +540,7 @@ class CIFMMINNetwork(SteadyNetwork):
 class CIFMMIN(Imagination):
     "Imagination with contrastive consistent features; see CIFMMINNetwork."
     student, teacher = CIFMMINNetwork, ConsistentTeacher
-    published = {"teacher": TEACHING | {"batch": 64, "epochs": 40, "decay": 10, "patience": 40}, "student": IMAGINING | {"batch": 64}}
+    published = {"teacher": Recipe(TEACHING | {"batch": 64, "epochs": 40, "decay": 10, "patience": 40}, VoiceAndFaceTeacher), "student": Recipe(IMAGINING | {"batch": 64})}
 
 # %% ../nbs/12_baselines.ipynb #7d3a1c03
 class LineageAENetwork(MMINNetwork):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'AT_LEAST_ZERO', 'NETWORK_FIELDS', 'ENCODER_FIELDS', 'check_field', 'Config', 'deterministic', 'History',
-           'fit', 'make_optimiser', 'train_epoch', 'network_shape', 'build_network', 'entropy_where', 'stage1_loss',
-           'stage1_score', 'dev_ua', 'Stage1', 'pretrain']
+           'fit', 'make_optimiser', 'train_epoch', 'clip_gradients', 'sub_networks', 'network_shape', 'build_network',
+           'entropy_where', 'stage1_loss', 'stage1_score', 'dev_ua', 'Stage1', 'pretrain']
 
 # %% ../nbs/07_training.ipynb #5be1dd3f
 import hashlib, json, time
@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .conditions import choose
@@ -24,7 +25,7 @@ from .metrics import confusion_matrix, ua
 # %% ../nbs/07_training.ipynb #29e3ad84
 OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "encoders": ("finetuned", "frozen"),
            "database": ("small", "medium", "large", "turbo"), "keep": ("all", "confident", "agreeing", "pure", "distinct"), "exclude": ("group", "id", "first", "none"),
-           "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
+           "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "first_weights": ("torch", "kaiming", "narrow"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
            "aggregate": ("sum", "mean", "similarity", "attention", "median")}
 
 
@@ -73,6 +74,8 @@ class Config:
     optimiser: str = "adamw"     # or "adam"
     beta1: float = .9
     clip: float = 1.             # longest gradient
+    clip_each: bool = False      # of each sub-network, or of the whole
+    first_weights: str = "torch" # of linear layers: torch's own, Kaiming's normal, or a normal of deviation .02
     recipe: str = "shared"       # this schedule, or the one that was published for the method, where it has one
     allow_leak: str = ""         # names of severe findings of the audit that may be there, with spaces between
     # --- RAMER, stages 2 and 3
@@ -179,9 +182,21 @@ def train_epoch(network, loss, optimiser, rows, config):
         value = loss(part)
         if not torch.isfinite(value): raise FloatingPointError(f"the loss became {value.item()}; lower learning_rate")
         optimiser.zero_grad(); value.backward()
-        lengths.append(torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip).item())
+        lengths.append(clip_gradients(network, config))
         optimiser.step(); losses.append(value.item())
     return float(np.mean(losses)), float(np.mean(lengths))
+
+
+def clip_gradients(network, config):
+    "Shorten the gradients to the config's length, the whole network's or each sub-network's; returns the length of the whole before."
+    parts = sub_networks(network) if config.clip_each else [network]
+    return torch.stack([torch.nn.utils.clip_grad_norm_(part.parameters(), config.clip) for part in parts]).norm().item()
+
+
+def sub_networks(network):
+    "The modules that a network is made of, those of a list, or of a module that is nothing but lists, one by one."
+    listed = lambda module: isinstance(module, nn.ModuleList) or len(inner := list(module.children())) and all(isinstance(m, nn.ModuleList) for m in inner)
+    return [part for child in network.children() for part in (sub_networks(child) if listed(child) else [child])]
 
 # %% ../nbs/07_training.ipynb #0403ebb3
 NETWORK_FIELDS = ("width", "layers", "heads", "feedforward", "dropout", "positions", "hidden", "head_dropout", "unit_length")
