@@ -40,6 +40,14 @@ def test_its_block_on_leaks_is_the_generated_one():
     assert README[README.index(BEGIN):README.index(END) + len(END)] == leaks_block(inflation_table(found)), "run make leaks ARGS=--publish"
 
 
+def test_its_block_on_studies_is_the_generated_one():
+    from ramer.gains import STUDIES
+    from ramer.studies import BEGIN, END, studies_block
+    block = README[README.index(BEGIN):README.index(END) + len(END)]
+    assert set(re.findall(r"^\| \[([\w-]+)\]", block, re.M)) <= set(STUDIES)
+    assert block == studies_block(ROOT/"results"), "run make studies ARGS=--publish"
+
+
 def test_it_says_which_sets_were_tuned():
     said, = re.findall(r"^- Tuned: (.*?)\. ", README, re.M)
     assert re.findall(r"`([\w-]+)`", said) == sorted(path.stem for path in (ROOT/"results"/"tuning").glob("*.csv"))

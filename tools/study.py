@@ -22,7 +22,9 @@ def main(arguments=None):
     from ramer.conditions import choose
     from ramer.protocol import available_datasets, load_dataset
     from ramer.gains import STUDIES
-    from ramer.studies import write_page
+    from ramer.folders import write_text
+    from ramer.report import replace_block
+    from ramer.studies import studies_block, write_page
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join(STUDIES)}")
     parser.add_argument("--datasets", nargs="+", default=DATASETS, help="only these, of those that can be loaded")
@@ -44,6 +46,7 @@ def main(arguments=None):
         if run_jobs(parts, options.workers, name) or run_jobs([last], 1, f"{name}, answer"): sys.exit(f"a notebook of {name} failed; the traces are in {last.out.parent}")
         print((results/"studies"/name/"answer.md").read_text())
     write_page(results)
+    if options.publish: write_text(ROOT/"README.md", replace_block((ROOT/"README.md").read_text(), studies_block(results)))
 
 
 if __name__ == "__main__": main()
