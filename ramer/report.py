@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COLORS', 'FIVE', 'ORDER', 'CONTEST',
            'DATABASE_METHODS', 'LEGEND', 'BEGIN', 'END', 'CURVES', 'Results', 'read_lines', 'read_results', 'by_method',
-           'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'facts_of', 'method_rows', 'lacks', 'row',
-           'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected', 'condition_order',
-           'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_cells', 'draw_heat', 'against_zero',
-           'draw_forest', 'with_interval', 'signed_points', 'experiments', 'set_names', 'with_set', 'wide',
-           'variant_of', 'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts', 'gains',
-           'marks', 'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences',
-           'confidence_tables', 'draw_confidence', 'paper_table', 'latex_table', 'compare', 'compare_cell',
-           'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
+           'draws', 'bootstrap', 'units_of', 'incomplete', 'scores', 'with_missing', 'facts_of', 'method_rows', 'lacks',
+           'row', 'conditions_table', 'differences_table', 'paired_scores', 'difference_rows', 'corrected',
+           'condition_order', 'draw_dots', 'short', 'title_of', 'draw_conditions', 'draw_cells', 'draw_heat',
+           'against_zero', 'draw_forest', 'with_interval', 'signed_points', 'experiments', 'set_names', 'with_set',
+           'wide', 'variant_of', 'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts',
+           'gains', 'marks', 'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences',
+           'confidence_tables', 'draw_confidence', 'answered_scores', 'paper_table', 'latex_table', 'compare',
+           'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
 
 # %% ../nbs/19_report.ipynb #5935640c
 import json, re
@@ -27,7 +27,7 @@ import pandas as pd
 from .conditions import choose
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, bootstrap_weights, grouped_confusions, interval, score
-from .statistics import COVERAGES, Estimate, holm, mcnemar_p, reliability_curve, risk_coverage, win_share
+from .statistics import COVERAGES, LEVELS, Estimate, answered_accuracy, holm, mcnemar_p, reliability_curve, risk_coverage, win_share
 from .folders import write_text
 
 # %% ../nbs/19_report.ipynb #1d082598
@@ -108,6 +108,14 @@ class Results:
             raise ValueError(f"{line['dataset']}, {line['method']}, fold {line['fold']}, seed {line['seed']}, {line['condition']}: the confusion matrix is not that of the predictions")
         return matrices
 
+    def counted(self, line):
+        "(G, LEVELS, 2): a line's clips of each group by level of confidence, and those of them that were answered rightly."
+        clips = self.clips[line["fold"]]
+        (groups, names), levels, right = self.groups[line["fold"]], decode(line["confidence"]), decode(line["predicted"]) == decode(clips["labels"])
+        judged = levels >= 0
+        cells = groups[judged] * LEVELS + levels[judged]
+        return np.stack([np.bincount(cells, weights, len(names) * LEVELS).reshape(-1, LEVELS) for weights in (None, right[judged])], 2)
+
 
 def read_lines(path):
     "A .jsonl file as a list of dictionaries."
@@ -168,9 +176,14 @@ def scores(results, method, folds, metric, seeds=None):
     for condition in results.conditions(method):
         confusions = results.confusions(method, condition, folds, seeds)
         out[condition] = score(confusions, metric), bootstrap_scores(confusions, metric, bootstrap(results, folds, len(confusions)))
-    if set(incomplete(results)) <= set(out): out[MISSING] = tuple(np.mean([out[name][i] for name in incomplete(results)], axis=0) for i in (0, 1))
-    results.cache[key] = out
+    results.cache[key] = with_missing(results, out)
     return out
+
+
+def with_missing(results, found):
+    "{condition: (score, bootstrap scores)} with their mean over the incomplete conditions of the data set as `missing`, if all of these are there."
+    if set(incomplete(results)) <= set(found): found[MISSING] = tuple(np.mean([found[name][i] for name in incomplete(results)], axis=0) for i in (0, 1))
+    return found
 
 
 def facts_of(results, method):
@@ -556,8 +569,8 @@ def confidence_tables(all_results):
     return {"reliability": pd.DataFrame(reliability), "risk-coverage": pd.DataFrame(coverage)}
 
 
-def draw_confidence(results, methods=tuple(CURVES)):
-    "Reliability above, accuracy by share answered below, a column for each condition of one data set. Returns the figure, or None if no line keeps confidences."
+def draw_confidence(results, methods=CURVES):
+    "Reliability above, accuracy by share answered below, a column for each condition of one data set. methods: {name: colour}. Returns the figure, or None if no line keeps confidences."
     conditions = results.conditions()
     curves = {(m, c): found for m in methods if m in results.lines for c in conditions if (found := confidences(results, m, c)) is not None}
     if not curves: return None
@@ -565,13 +578,31 @@ def draw_confidence(results, methods=tuple(CURVES)):
     for (method, condition), found in curves.items():
         above, below = axes[:, conditions.index(condition)]
         curve = reliability_curve(*found)
-        above.plot(*curve[curve[:, 0] >= 10, 1:].T, "-", color=CURVES[method], lw=1.3, label=method)                          # bins of at least ten clips
-        below.plot(COVERAGES, risk_coverage(*found), "-", color=CURVES[method], lw=1.3)
+        above.plot(*curve[curve[:, 0] >= 10, 1:].T, "-", color=methods[method], lw=1.3, label=method)                          # bins of at least ten clips
+        below.plot(COVERAGES, risk_coverage(*found), "-", color=methods[method], lw=1.3)
     for i, condition in enumerate(conditions): axes[0, i].plot([0, 1], [0, 1], ":", color="#999999", lw=1); axes[0, i].set_title(condition, fontsize=9)
     axes[0, 0].set(ylabel="accuracy"); axes[1, 0].set(ylabel="accuracy"); axes[0, len(conditions) // 2].set_xlabel("confidence"); axes[1, len(conditions) // 2].set_xlabel("share answered, most confident first")
     axes[0, -1].legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left", fontsize=8)
     fig.suptitle(f"{results.dataset} ({results.facts['note']})", fontsize=9); fig.tight_layout()
     return fig
+
+# %% ../nbs/19_report.ipynb #a5e70002
+def answered_scores(results, method, folds, shares, seeds=None):
+    """`scores` of WA among the most confident shares of the answers, each condition's own; computed once: {condition: (accuracies (n,), (replicates, n))}; empty where the lines keep no confidence.
+
+    shares: n numbers above 0, at most 1.
+    """
+    if any("confidence" not in line for line in results.lines[method]): return {}
+    seeds, out = seeds or results.seeds(method), {}
+    key = "answered", method, tuple(folds), tuple(shares), seeds
+    if key in results.cache: return results.cache[key]
+    groups, weights = bootstrap(results, folds, len(seeds))
+    for condition in results.conditions(method):
+        counts = np.moveaxis(results.stacked(method, condition, folds, seeds, results.counted), 3, 0)              # (2, S, G, LEVELS)
+        drawn = np.einsum("bg,csgl->cbsl", groups, counts.astype(np.float32), optimize=True)
+        out[condition] = answered_accuracy(*counts.sum(2), shares).mean(0), (answered_accuracy(*drawn, shares) * weights[..., None]).sum(1)
+    results.cache[key] = with_missing(results, out)
+    return out
 
 # %% ../nbs/19_report.ipynb #9a1b0006
 def paper_table(rows, differences, metric="WA", latex=False):

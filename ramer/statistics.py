@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'COVERAGES', 'Estimate', 'wins_and_losses', 'mcnemar_p', 'win_share', 'holm', 'reliability_curve',
-           'risk_coverage']
+           'risk_coverage', 'answered_accuracy']
 
 # %% ../nbs/18_statistics.ipynb #1be1cbcf
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from .experiment import DIGITS, level_confidence
-from .metrics import binned
+from .metrics import binned, divide
 
 # %% ../nbs/18_statistics.ipynb #5e5a2c4d
 @dataclass(frozen=True)
@@ -91,8 +91,15 @@ def risk_coverage(levels, right, coverages=COVERAGES):
 
     levels: (N,) int, 0 to 35; right: (N,) bool.
     """
-    count, correct = (np.bincount(levels, w, LEVELS)[::-1] for w in (None, right))
-    answered = np.concatenate([[0.], np.cumsum(count)])
-    hits = np.concatenate([[0.], np.cumsum(correct)])
-    wanted = np.asarray(coverages) * len(levels)
-    return np.interp(wanted, answered, hits) / wanted
+    return answered_accuracy(*(np.bincount(levels, w, LEVELS) for w in (None, right)), coverages)
+
+
+def answered_accuracy(count, correct, coverages=COVERAGES):
+    """`risk_coverage` of counted clips: (..., len(coverages)), NaN where there are none.
+
+    count, correct: (..., 36) clips of each level, and those answered rightly.
+    """
+    count, correct = (np.asarray(x, float)[..., None, ::-1] for x in (count, correct))            # surest first
+    wanted = np.asarray(coverages)[:, None] * count.sum(-1, keepdims=True)
+    taken = np.clip(wanted - (count.cumsum(-1) - count), 0, count)
+    return divide((taken * correct / np.maximum(count, 1e-9)).sum(-1), wanted[..., 0])
