@@ -28,34 +28,35 @@ from .training import deterministic, dev_ua, fit
 def weigh(scores, labels):
     """The weights of neighbours with these scores: softmax over the labelled ones that were found.
 
-    scores: (B, K), -inf where nobody was found; labels: (B, K) int, -1 unlabelled. Returns (B, K), rows summing to one, or all zero where nobody can vote.
+    scores: (B, K), -inf where nobody was found; labels: (B, K) int, -1 unlabelled, or (K,), the same for all. Returns (B, K), rows summing to one, or all zero where nobody can vote.
     """
+    if (labels >= 0).all() and torch.isfinite(scores.detach().sum()): return torch.softmax(scores, 1)        # everybody votes, as mostly in training
     allowed = (labels >= 0) & torch.isfinite(scores)
     return torch.softmax(scores.masked_fill(~allowed, -1e9), 1) * allowed
 
 
 def count_votes(weights, labels, classes):
-    "The votes for each class: (B, classes), each row summing to its weights. weights, labels: (B, K)."
-    return weights.new_zeros(len(weights), classes).scatter_add(1, labels.clamp(min=0), weights)
+    "The votes for each class: (B, classes), each row summing to its weights. weights: (B, K); labels: (B, K), or (K,), the same for all."
+    return weights.new_zeros(len(weights), classes).scatter_add(1, labels.clamp(min=0).expand(weights.shape), weights)
 
 # %% ../nbs/15_endtoend.ipynb #65ce3f63
 class Keys(nn.Module):
     """A key of each modality, and how much its cosine counts in every condition.
 
-    dims: {modality: width of a vector}; width: of a key; dropout: of the vectors' elements; sharpness: what cosines are multiplied with at first.
+    dims: {modality: width of a vector}; width: of a key; sharpness, blur: what cosines are multiplied with at first, in voting and in blurring.
     """
     own_speed = 20.                                    # clips of one's own are rare in training, so the logarithms of their weights move faster
 
-    def __init__(self, dims, width=64, dropout=.2, sharpness=20., blur=5.):
+    def __init__(self, dims, width=64, sharpness=20., blur=5.):
         super().__init__()
-        self.modalities, self.drop, (n, m) = tuple(dims), nn.Dropout(dropout), (2 ** len(dims), len(dims))
+        self.modalities, (n, m) = tuple(dims), (2 ** len(dims), len(dims))
         self.each = nn.ModuleList(nn.Linear(d, width) for d in dims.values())
         self.common, self.own = nn.Parameter(torch.full((n, m), np.log(sharpness))), nn.Parameter(torch.full((n, m), np.log(sharpness) / self.own_speed))
         self.blur = nn.Parameter(torch.tensor(np.log(blur)))
 
     def forward(self, x):
         "(N, M, width), length 1, from {modality: (N, D)}."
-        return torch.stack([F.normalize(key(self.drop(x[m])), dim=-1) for m, key in zip(self.modalities, self.each)], 1)
+        return torch.stack([F.normalize(key(x[m]), dim=-1) for m, key in zip(self.modalities, self.each)], 1)
 
     def of(self, clips):
         "Keys of scaled clips, zero for a modality that a clip lacks: (N, M, width)."
@@ -149,35 +150,47 @@ class Episodes:
     """Training steps in which some groups ask and the others answer.
 
     keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str; here: (N, M) bool, default all True. Whoever lacks a part of the query's condition does not answer.
-    parts: in how many steps everybody has asked once. smoothed: see KeyStore. codes: of the conditions that are drawn; default: all.
+    parts: in how many steps everybody has asked once. smoothed: see KeyStore. codes: of the conditions that are drawn; default: all. dropout: of the vectors' elements.
     """
     mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many answer at most
 
-    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, codes=None, parts=8, here=None):
+    def __init__(self, keys, x, labels, groups, classes, smoothed, seed, codes=None, parts=8, here=None, dropout=0.):
         self.codes = np.arange(1, 2 ** len(x)) if codes is None else codes
         self.here = torch.ones(len(labels), len(x), dtype=torch.bool) if here is None else torch.from_numpy(here)
         self.keys, self.x, self.labels, self.classes, self.smoothed = keys, x, labels, classes, smoothed
         self.groups, self.generator = torch.from_numpy(np.unique(groups, return_inverse=True)[1]), np.random.default_rng(seed)
-        self.parts = min(parts, int(self.groups.max()) + 1)
+        self.parts, self.dropout, self.seen = min(parts, int(self.groups.max()) + 1), dropout, None
+        self.room = {m: torch.empty_like(v) for m, v in x.items()} if dropout else {}
 
     def shuffle(self):
         "Draw who asks together, and list who is near whom."
         self.part = torch.randperm(int(self.groups.max()) + 1)[self.groups] % self.parts
-        if self.smoothed:
-            with torch.no_grad(): self.near = nearest(self.keys.eval()(self.x) * self.here[..., None], 2 * self.smoothed)
-            self.keys.train()
+        if self.smoothed: self.near = self.around()[1]
         self.left = self.parts
+
+    @torch.no_grad()
+    def around(self):
+        "(everybody's keys (N, M, width), their nearest (N, 2 * smoothed), itself first) as the keys are now; looked up once between two steps."
+        if self.seen is None:
+            own = self.keys(self.x) * self.here[..., None]
+            self.seen = own, nearest(own, 2 * self.smoothed) if self.smoothed else None
+        return self.seen
+
+    def dropped(self):
+        "{modality: (N, D)} with elements dropped, as by nn.Dropout, in memory that is kept: to get as much anew in every step costs half as much as the draws."
+        keep = 1 - self.dropout
+        return {m: self.room[m].bernoulli_(keep).div_(keep).mul_(x) for m, x in self.x.items()} if self.dropout else self.x
 
     def loss(self, step):
         "The loss of one part's questions, in a condition drawn for each; a scalar. step: not looked at."
         if not getattr(self, "left", 0): self.shuffle()
-        self.left -= 1
-        asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.keys(self.x) * self.here[..., None]
+        self.left, self.seen = self.left - 1, None
+        asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.keys(self.dropped()) * self.here[..., None]
         rows = asking.repeat(self.conditions)
         drawn = code_masks(self.codes[self.generator.integers(0, len(self.codes), len(rows))], len(self.x))
         codes = torch.from_numpy(mask_codes(within(drawn, self.here[rows].numpy())))
         answering, stored = self.stored(keys, asking)
-        common = weigh(able(self.keys.compare(keys[rows], codes, stored), codes, self.here[answering]), self.labels[answering].expand(len(rows), -1))
+        common = weigh(able(self.keys.compare(keys[rows], codes, stored), codes, self.here[answering]), self.labels[answering])
         return self.cost(common, self.labels[answering], rows) + .5 * self.own_loss(keys, asking, rows, codes)
 
     def stored(self, keys, asking):
@@ -197,11 +210,11 @@ class Episodes:
         some = same.any(1)
         if not some.any(): return 0.
         scores = able(self.keys.compare(keys[rows[some]], codes[some], keys[asking], own=True), codes[some], self.here[asking]).masked_fill(~same[some], -torch.inf)
-        return self.cost(weigh(scores, self.labels[asking].expand(len(scores), -1)), self.labels[asking], rows[some])
+        return self.cost(weigh(scores, self.labels[asking]), self.labels[asking], rows[some])
 
     def cost(self, weights, labels, rows):
         "Mean negative logarithm of the votes for the right class."
-        votes = count_votes(weights, labels.expand(len(weights), -1), self.classes)
+        votes = count_votes(weights, labels, self.classes)
         return F.nll_loss(torch.log((1 - self.mixing) * votes + self.mixing / self.classes), self.labels[rows])
 
 
@@ -215,8 +228,8 @@ def able(scores, codes, here):
 @torch.no_grad()
 def dev_score(keys, episodes, dev, k):
     "UA over the episodes' conditions of the votes for scaled dev clips that have all of them, with everybody in the store."
-    own, asked = episodes.keys(episodes.x) * episodes.here[..., None], keys.of(dev)
-    stored = blurred(own, nearest(own, episodes.smoothed), keys.blur.exp()) if episodes.smoothed else own
+    (own, near), asked = episodes.around(), keys.of(dev)
+    stored = blurred(own, near[:, :episodes.smoothed], keys.blur.exp()) if episodes.smoothed else own
     votes, labels = [], []
     for code in episodes.codes.tolist():
         some = rows_with(code_masks([code], len(dev.modalities)), dev.here)
@@ -229,9 +242,9 @@ def dev_score(keys, episodes, dev, k):
 def train_keys(clips, dev, config, codes=None):
     "Keys trained on scaled, labelled clips, with the epoch of the best dev UA. codes: of the conditions to learn under; default: all. Returns (Keys, History)."
     x = vectors(clips)
-    keys = Keys(clips.dims, config.key_width, config.input_dropout)
+    keys = Keys(clips.dims, config.key_width)
     groups = {"group": clips.groups, "id": clips.ids}[config.exclude]
-    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed, codes, here=clips.here)
+    episodes = Episodes(keys, x, torch.from_numpy(clips.labels), groups, len(clips.classes), config.smoothed, config.seed, codes, here=clips.here, dropout=config.input_dropout)
     score = lambda: dev_score(keys, episodes, dev, config.k)
     history = fit(keys, episodes.loss, score, episodes.parts, replace(config, learning_rate=config.key_rate, batch=1))
     return keys.eval(), history
@@ -449,10 +462,14 @@ class EndToEnd(ZeroFill):
     @torch.no_grad()
     def weighed(self, clips, code, zero, store, draw=None):
         "Evidence for scaled clips under one condition code. zero: (B, C), zero-fill's answers."
+        return self.evidence(clips, code, zero, store, self.ask(clips, code, store, draw) if len(store) else None)
+
+    def evidence(self, clips, code, zero, store, asked):
+        "The same from what `ask` found in the store; None where nobody could be asked."
         said, k, linear = torch.from_numpy(zero).float(), self.config.k, self.linear(vectors(clips), int(code))
         nothing, codes = torch.zeros_like(said), torch.full((len(clips),), int(code))
-        if not len(store): return Evidence(said, linear, nothing, nothing, torch.zeros(len(clips), 4), codes)
-        hits, _, labels, weights = self.ask(clips, code, store, draw)
+        if asked is None: return Evidence(said, linear, nothing, nothing, torch.zeros(len(clips), 4), codes)
+        hits, _, labels, weights = asked
         common, own = (count_votes(weights[:, part], labels[:, part], zero.shape[1]) for part in (slice(k), slice(k, None)))
         near, trust = torch.from_numpy(hits.scores).max(1).values.clamp(min=-1), (weights[:, :k] * store.trust[hits.rows]).sum(1)
         return Evidence(said, linear, common, own, torch.stack([common.max(1).values, near, trust, said.max(1).values], 1), codes)
@@ -504,8 +521,8 @@ class EndToEnd(ZeroFill):
         """
         mask = asked_mask(clips, condition)
         scaled, code = self.stage1.scaler(clips.hide(mask)), mask_codes(mask)[0]
-        hits, own, labels, weights = self.ask(scaled, code, self.store)
-        shares, answers = self.gate(self.weighed(scaled, code, super().predict_proba(clips, mask), self.store))
+        hits, own, labels, weights = asked = self.ask(scaled, code, self.store)
+        shares, answers = self.gate(self.evidence(scaled, code, super().predict_proba(clips, mask), self.store, asked))
         rows = np.concatenate([hits.rows, own], 1)
         mine = np.where(own >= 0, self.own_cosines(scaled, code, own), -np.inf)
         part = torch.cat([shares[:, 2:3] * weights[:, :self.config.k], shares[:, 3:] * weights[:, self.config.k:]], 1)
@@ -541,7 +558,7 @@ class EndToEnd(ZeroFill):
         "Undo `write`."
         super().restore(tensors, facts, folder)
         dims, self.keys_history = self.shape["dims"], None
-        self.keys, self.gate = Keys(dims, self.config.key_width, self.config.input_dropout).eval(), Gate(len(dims)).eval()
+        self.keys, self.gate = Keys(dims, self.config.key_width).eval(), Gate(len(dims)).eval()
         self.linear = LinearAnswers(dims, len(self.shape["classes"]))
         for name in ("linear", "keys", "gate"): getattr(self, name).load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         self.store, saved = self.empty_store(), load_store(folder/"store")

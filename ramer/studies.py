@@ -7,10 +7,10 @@ __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN'
            'ANSWERED', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study',
            'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
-           'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'mean_facts', 'study_view', 'draw_study',
-           'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told', 'write_study', 'written_table',
-           'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts', 'kept_answers', 'told_quality',
-           'draw_quality', 'draw_kept']
+           'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'compared_arms', 'mean_facts', 'study_view',
+           'draw_study', 'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told', 'write_study',
+           'written_table', 'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts', 'kept_answers',
+           'told_quality', 'draw_quality', 'draw_kept']
 
 # %% ../nbs/22_studies.ipynb #28228f96
 import json, textwrap
@@ -239,7 +239,7 @@ def arm_run(study, place, arms):
 def kept_arm(study, place, arm, shared):
     "The lines of one arm; none if the data set cannot have it. shared: what arms leave each other, a dictionary."
     config, rest = place.config(study.arms[arm])
-    if config.database != "small" and not (place.protocol.train.labels < 0).any() or config.method == "bayes" and config.dataset not in WORLDS: return []
+    if config.database != "small" and not study.cases and not (place.protocol.train.labels < 0).any() or config.method == "bayes" and config.dataset not in WORLDS: return []
     wanted = record(config, "-".join([place.protocol.data_hash, " ".join(map(str, rest.values()))]))
     own = {"clips": place.clips(conditions=study.cases(place))} if study.cases else {}
     answers = (study.answers or condition_answers)(study, place, config, rest, shared)                    # nothing runs until it is asked for
@@ -298,14 +298,14 @@ def with_conditions(clips, judged):
     return clips | {"conditions": {name: lacks for name, lacks in clips["conditions"].items() if name in judged}}
 
 # %% ../nbs/22_studies.ipynb #cd09fbd8
-FACTS = ("rank", "rate", "clips", "equal", "search", "megabytes")                               # columns that only those studies have which measure them
+FACTS = ("rank", "rate", "clips", "equal", "search", "megabytes", "seconds_ratio")                               # columns that only those studies have which measure them
 
 
 def study_table(name, results):
     """A row per data set, arm and condition: mean WA, `dev` (mean dev UA), the difference to the `reference` arm with low, high, p, p_holm, runs, and the mean facts. results: of `read_study`.
 
     p_holm of the mean over the conditions is corrected over the data set's arms, of a single condition over the conditions. Arms without their reference are left out.
-    A study's contrasts follow, rows whose reference is no arm; their p_holm is corrected over those of the data set.
+    A study's contrasts follow, rows with another reference than the arm's; their p_holm is corrected over those of the data set.
     """
     rows, study = [], STUDIES[name]
     for found in results.values():
@@ -334,8 +334,14 @@ def contrast_row(found, arm, reference, condition, ours, theirs, folds, seeds):
 
 
 def contrasts_of(table):
-    "The rows of a study's table whose reference is no arm."
-    return table[~table.reference.isin(set(table.arm))]
+    "The rows of a study's table whose reference is no arm, or not the one that the arm, in the rows before, is compared with."
+    own = table.groupby(["dataset", "arm"]).reference.transform("first")
+    return table[~table.reference.isin(set(table.arm)) | (table.reference != own)]
+
+
+def compared_arms(table):
+    "The rows of arms against their references, mean over the conditions."
+    return table[(table.condition == MISSING) & (table.arm != table.reference) & ~table.index.isin(contrasts_of(table).index)]
 
 
 def mean_facts(lines, condition):
@@ -355,6 +361,9 @@ def study_view(table, condition=MISSING):
 def draw_study(table, condition=MISSING):
     "The points by which each arm differs from its reference, 95 % intervals, a panel per data set. Returns the figure."
     rows = table[table.condition == condition]
+    again = rows.duplicated(["dataset", "arm"])                                           # an arm's contrasts stand below the arms
+    reference = rows.reference[~again].iloc[0] if rows.reference[~again].nunique() == 1 else "each arm's reference"
+    rows = rows.assign(arm=np.where(again, rows.arm + " − " + rows.reference, rows.arm))
     sets, arms = list(dict.fromkeys(rows.dataset)), list(dict.fromkeys(rows.arm))
     fig, axes = plt.subplots(1, len(sets), figsize=(2.3 + 1.9 * len(sets), 1.1 + .25 * len(arms)), sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], sets):
@@ -364,10 +373,10 @@ def draw_study(table, condition=MISSING):
         ax.scatter(100 * some.difference, range(len(arms)), color=color, s=18, zorder=3)
         ax.axvline(0, color="k", lw=.7); ax.grid(axis="x", alpha=.25); ax.margins(y=.12); ax.set_title(textwrap.fill(f"{dataset} ({some.note.dropna().iloc[0]})", 32), fontsize=7.5)
     axes[0, 0].set_yticks(range(len(arms)), arms); axes[0, 0].invert_yaxis()
-    reference = rows.reference.iloc[0] if rows.reference.nunique() == 1 else "each arm's reference"
-    fig.supxlabel(f"points of WA against {reference}, mean over the conditions\n95 % interval; green, red: p < .05, Holm over arms", fontsize=8)
+    fig.supxlabel(f"points of WA against {reference}{', or what is named' if again.any() else ''}, mean over the conditions\n95 % interval; green, red: p < .05, Holm over arms", fontsize=8)
     fig.tight_layout()
     return fig
+
 
 def draw_cases(table):
     "Points by case, 95 % intervals, a column of panels per data set: above, each arm against its reference; below, the table's contrasts, if it has some. Returns the figure."
@@ -398,7 +407,7 @@ def draw_points(ax, rows, cases, colors):
 # %% ../nbs/22_studies.ipynb #9223acda
 def answer(name, table):
     "Sentences that answer a study, computed from its table: its arms, then what the study `says`, its contrasts, or, without them, the best arm. One that says so where nothing was run."
-    study, rows = STUDIES[name], table[(table.condition == MISSING) & (table.arm != table.reference)]
+    study, rows = STUDIES[name], compared_arms(table)
     if rows.empty: return "Not answered: no run of this study is there."
     whom = "the reference of each" if study.against else study.reference
     return f"Against *{whom}*, {told(rows, rows.arm, 'comparisons (arms by data sets)')}. {(study.says or told_contrasts)(table)}"
@@ -406,8 +415,9 @@ def answer(name, table):
 
 def told_contrasts(table):
     "What a table's contrasts say, or, if it has none, which arm is the best of each data set."
-    contrasts, rows = contrasts_of(table), table[(table.condition == MISSING) & (table.arm != table.reference)]
-    if len(contrasts): return f"Beside that, {told(contrasts, contrasts.arm + ', ' + contrasts.condition, 'contrasts')}."
+    contrasts, rows = contrasts_of(table), compared_arms(table)
+    named = np.where(contrasts.condition == MISSING, " − " + contrasts.reference, ", " + contrasts.condition)
+    if len(contrasts): return f"Beside that, {told(contrasts, contrasts.arm + named, 'contrasts')}."
     best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
     return f"The best other arm by mean, in points of WA: {'; '.join(best)}."
 
@@ -429,7 +439,7 @@ def write_study(results, name):
     table, folder, study = study_table(name, read_study(results, name)), Path(results)/"studies"/name, STUDIES[choose("study", name, STUDIES)]
     if table.empty: return table
     table = table.round(6)                                                                # as it is written, so that whoever reads it says the same
-    named = " or the reference that is named" if study.against else ""
+    named = " or the reference that is named" if table[table.condition == MISSING].reference.nunique() > 1 else ""
     write_text(folder/"table.csv", table.to_csv(index=False, float_format="%.6f"))
     write_text(folder/"answer.md", "\n\n".join([f"# {study.question}", answer(name, table), markdown(study_view(table)), f"WA in % over the study's conditions, and points against *{study.reference}*{named}, paired by clip, 95 % intervals; ▲ ▼: p < .05 after Holm's correction over the arms. "
                                                  f"Runs (folds × seeds): {', '.join(f'{d} {int(n)}' for d, n in table.groupby('dataset').runs.min().items())}.", "![points against the reference](figure.png)", f"What would change it: {study.change}"]) + "\n")
@@ -460,10 +470,10 @@ def studies_block(results):
     rows = []
     for name, study in STUDIES.items():
         table = written_table(results, name)
-        some = table[(table.condition == MISSING) & (table.arm != table.reference)]
-        (up, down), arms = clearly(some), some.reference.isin(study.arms)
+        some = compared_arms(table)
+        up, down = clearly(some)
         if len(some): rows.append({"study": f"[{name}](results/studies/{name}/answer.md)", "asks": study.question, "data sets": ", ".join(dict.fromkeys(some.dataset)), "against": "the reference of each arm" if study.against else study.reference,
-                                   "clearly better": (up & arms).sum(), "clearly worse": (down & arms).sum(), "of": arms.sum()})
+                                   "clearly better": up.sum(), "clearly worse": down.sum(), "of": len(some)})
     said = "Each arm against its reference, mean over the study's conditions, paired by clip, after Holm's correction over a data set's arms; one comparison for each arm and data set. What is not counted is not told apart."
     return "\n\n".join([BEGIN, said, markdown(pd.DataFrame(rows, columns=["study", "asks", "data sets", "against", "clearly better", "clearly worse", "of"]).set_index("study")), END])
 

@@ -1,4 +1,4 @@
-"""Benchmarks and tools can be imported, and the one at MER2024's size runs on a hundredth of it."""
+"""Benchmarks and tools can be imported, and small forms of them run."""
 import runpy
 import subprocess
 import sys
@@ -41,3 +41,14 @@ def test_resources_are_measured_by_stage_and_size(tmp_path):
     assert stages == {"ramer": ["stage 1", "stage 2", "stage 3", "an answer"], "ramer-e2e": ["stage 1", "stage 3", "keys and gate", "an answer"]}
     assert set(table.clips) == {100, 200} and (table[["seconds", "memory"]] > 0).all(axis=None) and (tmp_path/"resources.png").exists()
     assert (table[table.clips == 100].filter(like="times ").dropna() == 1).all(axis=None)                    # ratios are to the smallest
+
+
+def test_the_contest_holds_ramer_e2e_against_zero_fill_and_ramer(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(ROOT/"benchmarks"/"contest.py"), "--out", str(tmp_path), "--clips", "120", "--widths", "1", "--repeats", "1", "--rounds", "2", "--epochs", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    table = pd.read_csv(tmp_path/"contest.csv").set_index(["stage", "method"])
+    assert list(table.index) == [(stage, method) for stage in ("training", "an answer") for method in ("zero", "ramer", "ramer-e2e")]
+    assert table["at most"].groupby("stage").unique().to_dict() == {"training": [3], "an answer": [1.5]} and (table.labelled == 120).all() and (table.widths == "128 96 640").all()
+    ratios = table[["seconds ratio", "cpu ratio"]]
+    assert (ratios.loc[[("training", "zero"), ("an answer", "ramer")]] == 1).all(axis=None) and (ratios.loc["training", "ramer-e2e"] > 1).all()      # one that trains more costs more
+    for name in ("seconds", "cpu", "seconds ratio", "cpu ratio"): assert (table[f"{name} min"] <= table[name]).all() and (table[name] <= table[f"{name} max"]).all()
