@@ -365,7 +365,7 @@ def draw_study(table, condition=MISSING):
     reference = rows.reference[~again].iloc[0] if rows.reference[~again].nunique() == 1 else "each arm's reference"
     rows = rows.assign(arm=np.where(again, rows.arm + " − " + rows.reference, rows.arm))
     sets, arms = list(dict.fromkeys(rows.dataset)), list(dict.fromkeys(rows.arm))
-    fig, axes = plt.subplots(1, len(sets), figsize=(2.3 + 1.9 * len(sets), 1.1 + .25 * len(arms)), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(sets), figsize=(.8 + .075 * max(map(len, arms)) + 1.9 * len(sets), 1.1 + .25 * len(arms)), sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], sets):
         some = rows[rows.dataset == dataset].set_index("arm").reindex(arms)
         color = np.where(some.p_holm < .05, np.where(some.difference > 0, "#228833", "#cc3311"), "#4477aa")
