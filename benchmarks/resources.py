@@ -1,6 +1,6 @@
 """What each stage costs as clips grow: seconds, processor seconds (a proxy of energy) and peak memory, each method and size in a process of its own.
 
-Writes resources.csv and resources.png into results/bench: medians over the repeats, the least and the most, and ratios to the smallest size, all of one run. The world is `prototypes`; the epochs are fixed, so that work depends on clips only.
+Writes table.csv, figure.png and answer.md into results/studies/resources: medians over the repeats, the least and the most, and ratios to the smallest size, all of one run. The world is `prototypes`; the epochs are fixed, so that work depends on clips only.
 Seconds and memory are of one machine: the ratios are what carries over. Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/resources.py`.
 """
 import argparse, json, resource, subprocess, sys, time
@@ -14,9 +14,12 @@ from ramer.conditions import all_conditions, condition_mask
 from ramer.controls import configure, make_method
 from ramer.fills import FillMethod
 from ramer.folders import write_text
+from ramer.report import markdown
 from ramer.training import pretrain
 from ramer.worlds import WORLDS, sample
 
+QUESTION = "What does each stage cost in seconds, energy and memory as the data grow?"
+CHANGE = "More epochs, which cost every stage 1 and 3 alike; features as wide as MER2024's, whose first layers and whose copies in memory then cost most; a graphics processor."
 SIZES, METHODS, ASKED = (500, 1000, 2000, 4000), ("zero", "ramer", "ramer-e2e"), 600
 STEPS = {"train_network": "stage 3", "remember": "stage 2", "fit_retrieval": "keys and gate"}       # a method's own steps, timed inside fit
 MEASURES = {"seconds": "seconds", "cpu": "processor seconds", "memory": "peak memory, MB"}
@@ -97,9 +100,20 @@ def draw(table):
     return fig
 
 
+def answer(table):
+    "Sentences that answer QUESTION, computed from the table: what more clips cost each method, and what each method costs at the largest size, against the first."
+    small, large = table.clips.min(), table.clips.max()
+    at = table[table.clips == large].set_index(["method", "stage"])
+    grown = [f"{method}: " + ", ".join(f"{stage} {row['times cpu']:.1f}" for stage, row in at.loc[method].iterrows()) for method in at.index.unique(0)]
+    fitted, first = at.drop(index="an answer", level="stage").groupby("method", sort=False).cpu.sum(), at.index[0][0]
+    peaks, asked = at.groupby("method", sort=False).memory.max(), at.cpu.xs("an answer", level="stage")
+    costs = [f"*{method}* {fitted[method] / fitted[first]:.1f} times the processor seconds to fit, {asked[method] / asked[first]:.1f} times those of an answer and {peaks[method] / peaks[first]:.2f} times the memory" for method in fitted.index[1:]]
+    return f"With {large / small:g} times the clips ({small} to {large}) processor seconds grow this many times ({'; '.join(grown)}); an answer is one clip's." + (f" At {large} clips and of *{first}*'s, {'; '.join(costs)}." if costs else "")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1]/"results"/"bench")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1]/"results"/"studies"/"resources")
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
@@ -108,8 +122,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.one: print(json.dumps(measured_warm(options.one[0], int(options.one[1]), options.epochs))); return
     table = summary([row for _ in range(options.repeats) for method in options.methods for clips in options.sizes for row in in_a_process(method, clips, options.epochs)])
-    write_text(options.out/"resources.csv", table.to_csv(index=False, float_format="%.6g"))
-    draw(table).savefig(options.out/"resources.png", dpi=110, metadata={"Software": None})
+    write_text(options.out/"table.csv", table.to_csv(index=False, float_format="%.6g"))
+    draw(table).savefig(options.out/"figure.png", dpi=110, metadata={"Software": None})
+    shown = table.assign(seconds=table.seconds.map("{:.3g}".format), cpu=table.cpu.map("{:.3g}".format), memory=table.memory.round().astype(int), **{name: table[name].round(1) for name in table if name.startswith("times ")})
+    rows = shown[["method", "stage", "clips", "seconds", "cpu", "memory", *(name for name in shown if name.startswith("times "))]].set_index("method")
+    write_text(options.out/"answer.md", "\n\n".join([f"# {QUESTION}", answer(table), markdown(rows), f"Medians of {options.repeats} repeats, each method and size in a process of its own, {options.epochs} epochs; peak memory in MB, of the whole process; *times* are ratios to the smallest size. "
+                                                    "Processor seconds stand for energy, which nothing here measures.", "![what each stage costs](figure.png)", f"What would change it: {CHANGE}"]) + "\n")
 
 
 if __name__ == "__main__": main()

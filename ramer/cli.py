@@ -59,12 +59,13 @@ def table(dataset: Annotated[str, typer.Option(help="only this data set")] = "",
 def claims(dataset: Annotated[str, typer.Option(help="only this data set")] = "",
            results: Annotated[Path, typer.Option(help="results folder; default: results/ here, or of the clone")] = None):
     "Print the ledger of the paper's claims, computed anew from the lines of the runs."
-    from ramer.claims import ledger, ledger_text
+    from ramer.claims import claimed_studies, ledger, ledger_text
     from ramer.conditions import choose
     from ramer.report import read_results
-    found = read_results(results or results_folder())
+    folder = results or results_folder()
+    found = read_results(folder)
     if dataset: choose("data set", dataset, found)
-    typer.echo(ledger_text(ledger({name: r for name, r in found.items() if dataset in ("", name)})))
+    typer.echo(ledger_text(ledger({name: r for name, r in found.items() if dataset in ("", name)}, claimed_studies(folder))))
 
 
 @app.command()

@@ -516,7 +516,7 @@ def main_table(table, differences):
 def readme_block(table, differences, variants, ledger, figure="results/figures/differences.png"):
     """The README's results block: figure, verdicts, the mean over the incomplete conditions, gains by condition, the first three experiments, and variants.
 
-    ledger: the paper's claims by data set, a DataFrame (20_claims).
+    ledger: the paper's claims by data set, a DataFrame (24_claims).
     """
     notes, views = dict(zip(table.dataset, table.note)), experiments(table)
     sections = [f"![Gain over zero-fill]({figure})", " ".join(filter(None, verdicts(differences))) + " (Means over the incomplete conditions, paired by clip, 95 % intervals.)",

@@ -33,16 +33,6 @@ def test_the_whole_way_runs_on_a_hundredth(tmp_path):
     assert pd.read_csv(tmp_path/"mer2024.csv").clips.max() > 1200
 
 
-def test_resources_are_measured_by_stage_and_size(tmp_path):
-    command = [sys.executable, "-W", "ignore", str(ROOT/"benchmarks"/"resources.py"), "--out", str(tmp_path), "--sizes", "100", "200", "--methods", "ramer", "ramer-e2e", "--repeats", "1", "--epochs", "1"]
-    subprocess.run(command, check=True, capture_output=True)
-    table = pd.read_csv(tmp_path/"resources.csv")
-    stages = {method: list(dict.fromkeys(some.stage)) for method, some in table.groupby("method")}
-    assert stages == {"ramer": ["stage 1", "stage 2", "stage 3", "an answer"], "ramer-e2e": ["stage 1", "stage 3", "keys and gate", "an answer"]}
-    assert set(table.clips) == {100, 200} and (table[["seconds", "memory"]] > 0).all(axis=None) and (tmp_path/"resources.png").exists()
-    assert (table[table.clips == 100].filter(like="times ").dropna() == 1).all(axis=None)                    # ratios are to the smallest
-
-
 def test_the_contest_holds_ramer_e2e_against_zero_fill_and_ramer(tmp_path):
     command = [sys.executable, "-W", "ignore", str(ROOT/"benchmarks"/"contest.py"), "--out", str(tmp_path), "--clips", "120", "--widths", "1", "--repeats", "1", "--rounds", "2", "--epochs", "1"]
     subprocess.run(command, check=True, capture_output=True)

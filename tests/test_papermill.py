@@ -153,10 +153,25 @@ def test_the_leaks_jobs_cover_every_fold_and_seed():
 
 def test_there_is_a_notebook_for_each_study():
     from ramer.gains import STUDIES as known
-    assert {path.stem for path in STUDIES} == set(known)
+    assert {path.stem for path in STUDIES} == {*known, "resources"}
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem in ("map", "unlabelled") else path for path in STUDIES], ids=lambda p: p.stem)       # worlds that are made again
+def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
+    from ramer.studies import write_page
+    run_notebook("studies/resources", {"sizes": [100, 200], "methods": ["ramer", "ramer-e2e"], "repeats": 1, "epochs": 1, "results": str(tmp_path)})
+    folder = tmp_path/"studies"/"resources"
+    table = pd.read_csv(folder/"table.csv")
+    stages = {method: list(dict.fromkeys(some.stage)) for method, some in table.groupby("method")}
+    assert stages == {"ramer": ["stage 1", "stage 2", "stage 3", "an answer"], "ramer-e2e": ["stage 1", "stage 3", "keys and gate", "an answer"]}
+    assert set(table.clips) == {100, 200} and (table[["seconds", "memory"]] > 0).all(axis=None) and (folder/"figure.png").exists()
+    assert (table[table.clips == 100].filter(like="times ").dropna() == 1).all(axis=None)                    # ratios are to the smallest
+    said = (folder/"answer.md").read_text().split("\n\n")[1]
+    fits = table[(table.clips == 200) & (table.stage != "an answer")].groupby("method").cpu.sum()
+    assert f"*ramer-e2e* {fits['ramer-e2e'] / fits['ramer']:.1f} times the processor seconds to fit" in said
+    assert said in write_page(tmp_path)
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem in ("map", "unlabelled") else path for path in STUDIES if path.stem != "resources"], ids=lambda p: p.stem)       # worlds that are made again
 def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path, monkeypatch):
     from ramer.gains import STUDIES as known
     from ramer.studies import answer, read_study, study_table, write_page, written_table

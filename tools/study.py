@@ -8,7 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from sweep import ONE_THREAD, ROOT, Job, run_jobs
 
-DATASETS = ("mosi", "ravdess", "ravdess-goemotions", "gaussian", "prototypes")
+DATASETS = ("mosi", "ravdess", "ravdess-goemotions", "ravdess-frames", "gaussian", "prototypes")
+SIZED = {"database": ("mer2024-shaped",)}            # studies of which size is the question, and where it is large
+RESOURCES = "resources"                              # a benchmark, and no study of paired arms
 
 
 def study_jobs(name, datasets, folds, seeds, runs, results, changes):
@@ -18,16 +20,31 @@ def study_jobs(name, datasets, folds, seeds, runs, results, changes):
     return parts, Job(f"studies/{name}", out/"study.ipynb", common | {"datasets": datasets, "folds": folds, "results": str(results)})
 
 
+def resources_jobs(runs, results):
+    "As `study_jobs`: no parts, and the job that measures alone, since other work would be timed with it."
+    return [], Job(f"studies/{RESOURCES}", runs/"notebooks"/"studies"/RESOURCES/"study.ipynb", {"results": str(results)})
+
+
+def publish_readme(results):
+    "Write the ledger anew, since claims rest on studies, and the README's blocks on both."
+    from ramer.claims import overview, write_claims
+    from ramer.folders import write_text
+    from ramer.report import read_results, read_table, readme_block, replace_block
+    from ramer.studies import studies_block
+    tables = (read_table(results, name) for name in ("conditions", "differences", "variants"))
+    claims, text = overview(write_claims(read_results(results), results)), (ROOT/"README.md").read_text()
+    for block in (readme_block(*tables, claims), studies_block(results)): text = replace_block(text, block)
+    write_text(ROOT/"README.md", text)
+
+
 def main(arguments=None):
     from ramer.conditions import choose
     from ramer.protocol import available_datasets, load_dataset
     from ramer.gains import STUDIES
-    from ramer.folders import write_text
-    from ramer.report import replace_block
-    from ramer.studies import studies_block, write_page
+    from ramer.studies import write_page
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join(STUDIES)}")
-    parser.add_argument("--datasets", nargs="+", default=DATASETS, help="only these, of those that can be loaded")
+    parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join([*STUDIES, RESOURCES])}")
+    parser.add_argument("--datasets", nargs="+", help="only these, of those that can be loaded")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults in every arm")
@@ -38,15 +55,15 @@ def main(arguments=None):
     os.environ.update(ONE_THREAD)
     runs, here = options.runs.resolve(), available_datasets()
     results = ROOT/"results" if options.publish else runs/"results"
-    for name in options.names or STUDIES:
-        study = STUDIES[choose("study", name, STUDIES)]
-        asked = [d for d in options.datasets if d in here and study.suits(load_dataset(d))]
-        parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes)
+    for name in options.names or [*STUDIES, RESOURCES]:
+        study = STUDIES.get(choose("study", name, [*STUDIES, RESOURCES]))
+        asked = [d for d in options.datasets or (*DATASETS, *SIZED.get(name, ())) if study and d in here and study.suits(load_dataset(d))]
+        parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes) if study else resources_jobs(runs, results)
         last.out.unlink(missing_ok=True)
         if run_jobs(parts, options.workers, name) or run_jobs([last], 1, f"{name}, answer"): sys.exit(f"a notebook of {name} failed; the traces are in {last.out.parent}")
         print((results/"studies"/name/"answer.md").read_text())
     write_page(results)
-    if options.publish: write_text(ROOT/"README.md", replace_block((ROOT/"README.md").read_text(), studies_block(results)))
+    if options.publish: publish_readme(results)
 
 
 if __name__ == "__main__": main()
