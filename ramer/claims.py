@@ -199,10 +199,10 @@ def beside(ours, theirs):
 
 
 def times_as_long(slow, fast):
-    "A measure of a study: how many times the seconds of one arm another one takes, mean over the runs."
+    "A measure of a study: how many times as long one arm takes to adapt as another, mean over the runs."
     def measure(results):
         folds, seeds = found(results, slow, fast)
-        took = [{(line["fold"], line["seed"]): line["facts"]["seconds"] for line in results.lines[arm] if line["seed"] in seeds} for arm in (slow, fast)]
+        took = [{(line["fold"], line["seed"]): line["facts"]["adapting"] for line in results.lines[arm] if line["seed"] in seeds} for arm in (slow, fast)]
         ratios = np.array([took[0][run] / took[1][run] for run in took[0]])
         return Estimate(ratios.mean(), ratios.std(ddof=1) / len(ratios) ** .5, len(ratios)), len(ratios)
     return measure
@@ -296,7 +296,7 @@ OURS = (
           worst_condition("enrolled", "strangers"), judge=nowhere_below, needs=having_people, study="enrolment"),
     *(claim for arm, name in (("zero-fill, trained on", "training zero-fill on"), ("logistic, all clips, own ones weighted", "a regression in which a person's own clips weigh more")) for claim in (
         Claim(f"Enrolling is better than {name}", f"WA over the incomplete conditions, enrolled minus {arm}", gain("enrolled", arm), needs=having_people, study="enrolment"),
-        Claim(f"Enrolling takes a tenth of the seconds of {name}", f"seconds for a person of {arm}, times those of enrolled", times_as_long(arm, "enrolled"), 10., "times as long", needs=having_people, study="enrolment"))),
+        Claim(f"Enrolling takes a tenth of the seconds of {name}", f"seconds to adapt to a person of {arm}, times those of enrolled", times_as_long(arm, "enrolled"), 10., "times as long", needs=having_people, study="enrolment"))),
 )
 
 

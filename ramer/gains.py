@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ENROLMENT', 'PARTS', 'LABELLED', 'WAYS', 'FEW', 'POOLS', 'SUREST', 'POOLED', 'enrolling', 'few', 'by_person',
-           'fitted_on', 'trained_on', 'enrolled', 'enrolment_run', 'enrolment_lines', 'between_arms', 'refitted',
-           'without_blur', 'with_strange_store', 'two_zero_fills', 'wide_enough', 'wider_zero_fill', 'part_answers',
-           'cell', 'cells', 'map_answers', 'draw_map', 'pool_case', 'labelled_by', 'with_pool', 'trained_once',
-           'self_trained', 'pool_answers']
+           'fitted_on', 'trained_on', 'enrolled', 'enrolment_run', 'judged_in', 'enrolment_lines', 'between_arms',
+           'refitted', 'without_blur', 'with_strange_store', 'two_zero_fills', 'wide_enough', 'wider_zero_fill',
+           'part_answers', 'cell', 'cells', 'map_answers', 'draw_map', 'pool_case', 'labelled_by', 'with_pool',
+           'trained_once', 'self_trained', 'pool_answers']
 
 # %% ../nbs/23_gains.ipynb #f2400003
 import copy, math, time
@@ -17,6 +17,7 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -56,14 +57,17 @@ def by_person(own, answer):
 
 
 def fitted_on(model, scaler, train=None, weight=10.):
-    "An answer by an estimator of one condition, fitted on a person's own clips, or on train clips and the own ones, these weighted. model: () -> unfitted. Whoever showed one class only is answered with it."
-    def answer(own, clips, mask):
+    "An answer by an estimator of one condition, fitted once on a person's own clips, or on train clips and the own ones, these weighted. model: () -> unfitted. Whoever showed one class only is answered with it."
+    kept = {}
+    def table(some, mask): return blocks(scaler(some), np.ones((len(some), len(mask)), bool))[:, np.repeat(mask, list(some.dims.values()))]
+    def fit(own, mask):
         learned = joined(train, own) if train is not None else own
-        if len(set(learned.labels)) == 1: return np.eye(len(clips.classes))[np.full(len(clips), learned.labels[0])]
         weights = {} if train is None else {"sample_weight": np.r_[np.ones(len(train)), np.full(len(own), weight)]}
-        table = lambda some: blocks(scaler(some), np.ones((len(some), mask.shape[1]), bool))[:, np.repeat(mask[0], list(some.dims.values()))]
-        fitted, out = model().fit(table(learned), learned.labels, **weights), np.zeros((len(clips), len(clips.classes)))
-        out[:, fitted.classes_] = fitted.predict_proba(table(clips))
+        return DummyClassifier().fit(learned.labels, learned.labels) if len(set(learned.labels)) == 1 else model().fit(table(learned, mask), learned.labels, **weights)
+    def answer(own, clips, mask):
+        key, out = (own.groups[0], *mask[0]), np.zeros((len(clips), len(clips.classes)))
+        if key not in kept: kept[key] = fit(own, mask[0])
+        out[:, kept[key].classes_] = kept[key].predict_proba(table(clips, mask[0]))
         return out
     return answer
 
@@ -97,30 +101,38 @@ ENROLMENT = {                                          # (fitted ramer-e2e, trai
 
 
 def enrolment_run(study, place, arms):
-    """The lines of all arms on one fold and seed, kept in one file with the line of the clips that are judged. A fact of each line: seconds for each person, from the own clips to the answers under all conditions."""
+    """The lines of all arms on one fold and seed, kept in one file with the line of the clips that are judged. Facts of each line, for each person: seconds from the own clips to the answers under all conditions, and
+    `adapting`, those seconds less what the same answers take once more, when nothing is left to learn."""
     config, _ = place.config({"method": "ramer-e2e"})
     wanted = record(config, f"{place.protocol.data_hash}-enrolment")
     return keep(place.folder/f"fold{config.fold}-seed{config.seed}.json", wanted, lambda: enrolment_lines(study, place, arms, config, wanted))["lines"]
 
 
+def judged_in(judge, predict, conditions, start):
+    "({condition: what the judge says}, seconds since the start)."
+    judged = {condition: judge(predict, condition) for condition in conditions}
+    return judged, time.perf_counter() - start
+
+
 def enrolment_lines(study, place, arms, config, wanted):
     "{lines of all arms, clips: the line of the clips that are judged}."
     test, own, train = place.test, enrolling(place.test), place.protocol.train.labelled()
-    asked, lines = test[~own], []
+    asked, lines, conditions = test[~own], [], study.conditions(place.protocol.modalities)
     method, judge, people = fit_shared(config, place.protocol.train, place.protocol.dev, {}), make_judge(asked), len(np.unique(asked.groups))
     for arm in arms:
         start, predict = time.perf_counter(), ENROLMENT[arm](method, train, test[own])
-        judged = {condition: judge(predict, condition) for condition in study.conditions(place.protocol.modalities)}
-        facts = {"seconds": (time.perf_counter() - start) / people}
+        judged, first = judged_in(judge, predict, conditions, start)
+        _, again = judged_in(judge, predict, conditions, time.perf_counter())
+        facts = {"seconds": first / people, "adapting": (first - again) / people}
         lines += [{"method": arm} | line for line in answer_lines((Answer(condition, method, answer, facts) for condition, answer in judged.items()), place, wanted)]
     return {"lines": lines, "clips": place.clips(ids=asked.ids.tolist(), labels=encode(asked.labels), groups=asked.groups.tolist())}
 
 
 def between_arms(*pairs):
-    "The `contrasts` of a study: each pair of its arms (arm, other), mean over the conditions, with seconds_ratio, the arm's seconds over the other's."
+    "The `contrasts` of a study: each pair of its arms (arm, other), mean over the conditions, with seconds_ratio, the arm's seconds over the other's, and so adapting_ratio."
     def contrasts(study, found):
-        seconds = {arm: mean_facts(lines, MISSING).get("seconds", np.nan) for arm, lines in found.lines.items()}
-        return [row | {"mean": scores(found, arm, found.folds(arm), METRICS["WA"])[MISSING][0], "seconds_ratio": seconds[arm] / seconds[other]}
+        facts = {arm: mean_facts(lines, MISSING) for arm, lines in found.lines.items()}
+        return [row | {"mean": scores(found, arm, found.folds(arm), METRICS["WA"])[MISSING][0], **{f"{name}_ratio": facts[arm][name] / facts[other][name] for name in ("seconds", "adapting") if name in facts[arm]}}
                 for arm, other in pairs if {arm, other} <= set(found.lines) for row in difference_rows(found, arm, other, "WA") if row["condition"] == MISSING]
     return contrasts
 

@@ -298,7 +298,7 @@ def with_conditions(clips, judged):
     return clips | {"conditions": {name: lacks for name, lacks in clips["conditions"].items() if name in judged}}
 
 # %% ../nbs/21_studies.ipynb #cd09fbd8
-FACTS = ("rank", "rate", "clips", "equal", "search", "megabytes", "seconds_ratio")                               # columns that only those studies have which measure them
+FACTS = ("rank", "rate", "clips", "equal", "search", "megabytes", "adapting", "seconds_ratio", "adapting_ratio")                               # columns that only those studies have which measure them
 
 
 def study_table(name, results):
