@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'RELEASED_SWITCHES', 'RELEASED_FIELDS', 'RELEASED', 'Ramer', 'asked_mask', 'by_code', 'drawn', 'database_rows',
-           'judged', 'confident', 'agreeing', 'pure', 'distinct']
+           'judged', 'confident', 'agreeing', 'pure', 'distinct', 'balanced']
 
 # %% ../nbs/11_ramer.ipynb #e14d9a21
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from .conditions import code_masks, condition_mask, mask_codes
@@ -192,7 +193,15 @@ def distinct(store, network, limit=.99):
     return ~((hits.scores >= limit) & hits.found & (hits.rows < np.arange(len(store))[:, None])).any(1)
 
 
-KEEP = {"all": lambda store, network: np.ones(len(store), bool), "confident": confident, "agreeing": agreeing, "pure": pure, "distinct": distinct}
+def balanced(store, network):
+    "(N,) bool: of each class as many clips as the rarest has, drawn at random."
+    label, _, _ = judged(store, network)
+    order, out = np.random.default_rng(0).permutation(len(label)), np.zeros(len(label), bool)
+    out[order] = pd.Series(label[order]).groupby(label[order]).cumcount() < np.unique(label, return_counts=True)[1].min()
+    return out
+
+
+KEEP = {"all": lambda store, network: np.ones(len(store), bool), "confident": confident, "agreeing": agreeing, "pure": pure, "distinct": distinct, "balanced": balanced}
 
 # %% ../nbs/11_ramer.ipynb #5d56e007
 RELEASED_SWITCHES = {

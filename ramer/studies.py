@@ -135,7 +135,7 @@ STUDIES = {
         "larger-kth", "Modalities of very unequal worth, for which trusting one is right; queries that agree more often than they do here.", at_least=2),
     "database": Study(
         "Does a small database of labelled clips serve better than larger ones, and how small may it be?",
-        {"small": {"method": "ramer"}, **{f"small, {share:.0%} of it": {"method": "ramer", "share": share} for share in SHARES}, **{name: {"method": f"ramer-{name}"} for name in ("medium", "large", "turbo")},
+        {"small": {"method": "ramer"}, **{f"small, {share:.0%} of it": {"method": "ramer", "share": share} for share in SHARES}, "small, balanced": {"method": "ramer", "keep": "balanced"}, **{name: {"method": f"ramer-{name}"} for name in ("medium", "large", "turbo")},
          "turbo, distinct": {"method": "ramer-turbo", "keep": "distinct"}, "turbo, agreeing": {"method": "ramer-turbo", "keep": "agreeing"}, "no retrieval": {"method": "zero"}},
         "small", "Unlabelled clips of another domain than the labelled ones; more kinds of expression than labelled clips can show, which a larger store would hold."),
 }

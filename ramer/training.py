@@ -24,7 +24,7 @@ from .metrics import confusion_matrix, ua
 
 # %% ../nbs/07_training.ipynb #29e3ad84
 OPTIONS = {"positions": ("learned", "zero"), "initial": ("stage1", "scratch"), "encoders": ("finetuned", "frozen"),
-           "database": ("small", "medium", "large", "turbo"), "keep": ("all", "confident", "agreeing", "pure", "distinct"), "exclude": ("group", "id", "first", "none"),
+           "database": ("small", "medium", "large", "turbo"), "keep": ("all", "confident", "agreeing", "pure", "distinct", "balanced"), "exclude": ("group", "id", "first", "none"),
            "query": ("stage1", "live"), "optimiser": ("adamw", "adam"), "recipe": ("shared", "published"), "first_weights": ("torch", "kaiming", "narrow"), "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
            "aggregate": ("sum", "mean", "similarity", "attention", "median")}
 
