@@ -87,7 +87,7 @@ class Study:
     question: in the paper's words, where it asks. arms: {name: fields of the config, with `method`, and what else the study makes of the arm}. reference: an arm; against: {arm: another one that it is compared with}.
     at_least: how many modalities must be available. change: what would change the answer. needs: Dataset -> bool, whether it can be asked there.
     What follows is by default that of RAMER under each condition. answers: (study, Place, Config, the arm's other fields, what arms share) -> Answers. cases: Place -> {case: what is wrong with it, a list}, where the answers are not about conditions.
-    run: (study, Place, arms) -> lines, for a study whose arms are one fitted method. contrasts: (study, Results) -> more rows of the table. draw: table -> figure. says: table -> what the answer says beside the arms, instead of the contrasts, or of the best arm.
+    run: (study, Place, arms) -> lines, for a study whose arms are one fitted method. contrasts: (study, Results) -> more rows of the table. draw: table, and those of the studies named in also -> figure. says: table -> what the answer says beside the arms, instead of the contrasts, or of the best arm.
     """
     question: str
     arms: dict
@@ -101,6 +101,7 @@ class Study:
     run: Callable = None
     contrasts: Callable = None
     draw: Callable = None
+    also: tuple = ()
     says: Callable = None
 
     def pairs(self, ran):
@@ -443,7 +444,7 @@ def write_study(results, name):
     write_text(folder/"table.csv", table.to_csv(index=False, float_format="%.6f"))
     write_text(folder/"answer.md", "\n\n".join([f"# {study.question}", answer(name, table), markdown(study_view(table)), f"WA in % over the study's conditions, and points against *{study.reference}*{named}, paired by clip, 95 % intervals; ▲ ▼: p < .05 after Holm's correction over the arms. "
                                                  f"Runs (folds × seeds): {', '.join(f'{d} {int(n)}' for d, n in table.groupby('dataset').runs.min().items())}.", "![points against the reference](figure.png)", f"What would change it: {study.change}"]) + "\n")
-    figure = (study.draw or draw_study)(table)
+    figure = (study.draw or draw_study)(table, *(written_table(results, other) for other in study.also))
     figure.savefig(folder/"figure.png", dpi=110, metadata={"Software": None}); plt.close(figure)
     return table
 
