@@ -16,7 +16,7 @@ OPPONENTS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transform
              "logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
 STUDIED = ("ramer-e2e", "ramer-raw", "ramer-top-1")
 VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in OPPONENTS[:5]))
-LEAKING = ("ravdess-frames", "prototypes", "gaussian", "ravdess-goemotions", "ravdess", "mosi")
+LEAKING = ("ravdess-frames", "prototypes", "mer2024-shaped", "gaussian", "ravdess-goemotions", "ravdess", "mosi")
 DATABASES = ["zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo"]
 
 
