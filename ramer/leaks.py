@@ -8,7 +8,7 @@ __all__ = ['LEAKS', 'RETRIEVING', 'BEGIN', 'END', 'joined', 'told_features', 'An
            'draw_inflation', 'write_leaks', 'inflation_text', 'leaks_block']
 
 # %% ../nbs/20_leaks.ipynb #c299b887
-import copy, json, warnings
+import copy, json, textwrap, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,7 +199,7 @@ def draw_inflation(table):
             ax.hlines(place, *ends, color=color, lw=2, alpha=.5)
             ax.plot(middle, place, "o", color=color, ms=4, label=method)
         ax.axvline(80, color="#cc3311", lw=.8, ls="--"); ax.grid(axis="x", alpha=.25)
-        ax.set_title(f"{dataset}\n({rows[rows.dataset == dataset].note.iloc[0]})", fontsize=7.5)
+        ax.set_title(textwrap.fill(f"{dataset} ({rows[rows.dataset == dataset].note.iloc[0]})", 30), fontsize=7.5)
     axes[0, 0].set_yticks(range(len(leaks)), [leak or "no leak" for leak in leaks]); axes[0, 0].invert_yaxis()
     axes[0, -1].legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     fig.supxlabel("WA in %, mean over the incomplete conditions\nbars: the leak's gain, 95 % interval; dashed: 80 %", fontsize=9)

@@ -8,9 +8,9 @@ __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN'
            'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
            'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'compared_arms', 'mean_facts', 'study_view',
-           'draw_study', 'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told', 'write_study',
-           'written_table', 'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts', 'kept_answers',
-           'told_quality', 'draw_quality', 'draw_kept']
+           'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told',
+           'write_study', 'written_table', 'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts',
+           'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
 
 # %% ../nbs/21_studies.ipynb #28228f96
 import json, textwrap
@@ -356,7 +356,12 @@ def study_view(table, condition=MISSING):
     rows = table[table.condition == condition]
     cells = [f"{100 * mean:.1f}" + ("" if r.arm == r.reference else f", {text}") for r, mean, text in zip(rows.itertuples(), rows["mean"], marked_points(rows))]
     rows = rows.assign(cell=cells, **{"data set": set_names(rows)})
-    return wide(rows, ["arm"] if rows.reference.nunique() == 1 else ["arm", "reference"], "data set", list(dict.fromkeys(rows["data set"])))
+    return wide(fullest_first(rows), ["arm"] if rows.reference.nunique() == 1 else ["arm", "reference"], "data set", list(dict.fromkeys(rows["data set"])))
+
+
+def fullest_first(rows):
+    "The rows, first those of the data set that has the most of them, so that arms and cases are named in its order."
+    return rows.iloc[np.argsort(-rows.groupby("dataset").arm.transform("size"), kind="stable")]
 
 
 def draw_study(table, condition=MISSING):
@@ -365,7 +370,7 @@ def draw_study(table, condition=MISSING):
     again = rows.duplicated(["dataset", "arm"])                                           # an arm's contrasts stand below the arms
     reference = rows.reference[~again].iloc[0] if rows.reference[~again].nunique() == 1 else "each arm's reference"
     rows = rows.assign(arm=np.where(again, rows.arm + " − " + rows.reference, rows.arm))
-    sets, arms = list(dict.fromkeys(rows.dataset)), list(dict.fromkeys(rows.arm))
+    sets, arms = list(dict.fromkeys(rows.dataset)), list(dict.fromkeys(fullest_first(rows).arm))
     fig, axes = plt.subplots(1, len(sets), figsize=(.8 + .075 * max(map(len, arms)) + 1.9 * len(sets), 1.1 + .25 * len(arms)), sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], sets):
         some = rows[rows.dataset == dataset].set_index("arm").reindex(arms)
@@ -386,9 +391,9 @@ def draw_cases(table):
     rows = [some.assign(case=case) for some, case in ((single[~contrasts], single.condition), (single[contrasts], single.condition + " − " + single.reference)) if len(some)]
     sizes = [len(some.groupby(["arm", "case"])) + 3 * some.case.nunique() for some in rows]
     fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.6 + .075 * sum(sizes)), squeeze=False, sharey="row", height_ratios=sizes, layout="constrained")
-    colors = dict(zip(dict.fromkeys(name for some in rows for name in some.arm), plt.cm.tab10.colors))
+    colors = dict(zip(dict.fromkeys(name for some in rows for name in fullest_first(some).arm), plt.cm.tab10.colors))
     for line, some in zip(axes, rows):
-        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
+        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(fullest_first(some).case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
     for ax, dataset in zip(axes[0], sets): ax.set_title(dataset, fontsize=8)
     fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
     against = rows[0].reference.iloc[0] if rows[0].reference.nunique() == 1 else "each arm's reference"
