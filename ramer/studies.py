@@ -9,8 +9,8 @@ __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN'
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
            'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'compared_arms', 'mean_facts', 'study_view',
            'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told',
-           'write_study', 'written_table', 'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts',
-           'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
+           'listed', 'write_study', 'written_table', 'write_page', 'studies_block', 'quality_arms',
+           'withheld_contrasts', 'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
 
 # %% ../nbs/21_studies.ipynb #28228f96
 import json, textwrap
@@ -423,7 +423,8 @@ def told_contrasts(table):
     "What a table's contrasts say, or, if it has none, which arm is the best of each data set."
     contrasts, rows = contrasts_of(table), compared_arms(table)
     named = np.where(contrasts.condition == MISSING, " − " + contrasts.reference, ", " + contrasts.condition)
-    if len(contrasts): return f"Beside that, {told(contrasts, contrasts.arm + named, 'contrasts')}."
+    by_case = (contrasts.condition != MISSING).all() and set(contrasts.arm) <= set(rows.arm) | set(rows.reference)
+    if len(contrasts): return f"Beside that, {told(contrasts, contrasts.arm + named, 'contrasts', contrasts.condition if by_case else None)}."
     best = [f"{d}: *{some.arm[some.difference.idxmax()]}* ({text})" for d, some in rows.groupby("dataset", sort=False) for text in [marked_points(some.loc[[some.difference.idxmax()]])[0]]]
     return f"The best other arm by mean, in points of WA: {'; '.join(best)}."
 
@@ -433,11 +434,17 @@ def clearly(rows):
     return [(rows.p_holm < .05) & sign for sign in (rows.difference > 0, rows.difference < 0)]
 
 
-def told(rows, names, what):
-    "How many rows are clearly better and worse, and which, in words."
+def told(rows, names, what, kinds=None):
+    "How many rows are clearly better and worse, and which, in words; many by their kinds, if these are given."
     up, down = clearly(rows)
-    listed = lambda chosen: "; ".join(f"{d}: {', '.join(f'*{name}*' for name in names[some.index])}" for d, some in rows[chosen].groupby("dataset", sort=False)) or "none"
-    return f"of {len(rows)} {what} clearly better: {up.sum()} ({listed(up)}); clearly worse: {down.sum()} ({listed(down)}); the others are not told apart"
+    return f"of {len(rows)} {what} clearly better: {up.sum()} ({listed(rows, names, up, kinds)}); clearly worse: {down.sum()} ({listed(rows, names, down, kinds)}); the others are not told apart"
+
+
+def listed(rows, names, chosen, kinds=None, most=8):
+    "The names of the chosen rows by data set, or, where they are many, how many rows of each kind, or name, are chosen; in words."
+    kinds = names if kinds is None else kinds
+    if chosen.sum() > most: return ", ".join(f"*{kind}* {(kinds[chosen] == kind).sum()} of {(kinds == kind).sum()}" for kind in dict.fromkeys(kinds[chosen]))
+    return "; ".join(f"{d}: {', '.join(f'*{name}*' for name in names[part.index])}" for d, part in rows[chosen].groupby("dataset", sort=False)) or "none"
 
 
 def write_study(results, name):
