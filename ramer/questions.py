@@ -7,10 +7,11 @@ __all__ = ['RATES', 'SHARE', 'KNOWN', 'AFTERWARDS', 'PAIRED', 'SHIFTS', 'STORES'
            'drawn_conditions', 'vanishing', 'patched', 'noise_like', 'without_frames', 'missing_cases', 'not_at_random',
            'corrupt', 'lost_frames', 'untrained', 'missing_answers', 'case_contrasts', 'between_cases', 'clip_facts',
            'speaker_distance', 'centres', 'retrieval_answers', 'effects', 'pooled', 'factor_contrasts', 'loosened',
-           'class_log_likelihood', 'paired_posterior', 'pairing_answers', 'paired_case', 'ravdess_takes', 'Moved',
-           'Crossing', 'crossings', 'moved_world', 'vars_of', 'parts_apart', 'emptied', 'swapped', 'mixed',
-           'across_answers', 'by_rows', 'stored_rows', 'holding', 'watched', 'stored_answers', 'grown_and_rebuilt',
-           'share_equal', 'growth_answers', 'growth_contrasts', 'by_case', 'told_growth', 'draw_growth', 'draw_sizes']
+           'class_log_likelihood', 'paired_posterior', 'pairing_answers', 'paired_case', 'pairing_contrasts',
+           'ravdess_takes', 'Moved', 'Crossing', 'crossings', 'moved_world', 'vars_of', 'parts_apart', 'emptied',
+           'swapped', 'mixed', 'across_answers', 'by_rows', 'stored_rows', 'holding', 'watched', 'stored_answers',
+           'grown_and_rebuilt', 'share_equal', 'growth_answers', 'growth_contrasts', 'by_case', 'told_growth',
+           'draw_growth', 'draw_sizes']
 
 # %% ../nbs/22_questions.ipynb #f2300003
 import pickle, time
@@ -289,11 +290,22 @@ def paired_case(share):
     return f"{100 * share:.0f} % paired"
 
 
+def pairing_contrasts(study, found):
+    "The rows of each arm's points over the reference where no clip is paired, against its points over it where all are."
+    rows, (first, last) = [], (paired_case(PAIRED[0]), paired_case(PAIRED[-1]))
+    for arm in [arm for arm in study.arms if {arm, study.reference} <= set(found.lines) and arm != study.reference]:
+        folds, seeds = found.folds(arm), found.seeds(arm, study.reference)
+        ours, theirs = (scores(found, name, folds, METRICS["WA"], seeds) for name in (arm, study.reference))
+        loose, whole = (tuple(a - b for a, b in zip(ours[case], theirs[case])) for case in (first, last))
+        rows.append(contrast_row(found, arm, last, first, loose, whole, folds, seeds))
+    return rows
+
+
 STUDIES["correlation"] = Study(
     "Where does retrieval break when the modalities of a clip have less to do with each other?",
     {"no retrieval": {"method": "zero"}, "random neighbours": {"method": "random"}, "ramer": {"method": "ramer"}, "ramer-e2e": {"method": "ramer-e2e"}, "best possible": {"method": "bayes"}}, "no retrieval",
     "Clips whose modalities go together in more than their class and cluster; a class with one way to show itself, for which any clip of the class is a good neighbour.",
-    answers=pairing_answers, cases=lambda place: {paired_case(share): ["drawn"] for share in PAIRED}, draw=draw_cases)
+    answers=pairing_answers, cases=lambda place: {paired_case(share): ["drawn"] for share in PAIRED}, contrasts=pairing_contrasts, draw=draw_cases)
 
 # %% ../nbs/22_questions.ipynb #e5700002
 SHIFTS = (0., .25, .5, 1.)
