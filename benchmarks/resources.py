@@ -124,8 +124,8 @@ def main(arguments=None):
     table = summary([row for _ in range(options.repeats) for method in options.methods for clips in options.sizes for row in in_a_process(method, clips, options.epochs)])
     write_text(options.out/"table.csv", table.to_csv(index=False, float_format="%.6g"))
     draw(table).savefig(options.out/"figure.png", dpi=110, metadata={"Software": None})
-    shown = table.assign(seconds=table.seconds.map("{:.3g}".format), cpu=table.cpu.map("{:.3g}".format), memory=table.memory.round().astype(int), **{name: table[name].round(1) for name in table if name.startswith("times ")})
-    rows = shown[["method", "stage", "clips", "seconds", "cpu", "memory", *(name for name in shown if name.startswith("times "))]].set_index("method")
+    rows = table.set_index("method")[["stage", "clips", *MEASURES, *(f"times {name}" for name in MEASURES)]].round({f"times {name}": 1 for name in MEASURES})
+    rows = rows.assign(**{name: rows[name].map("{:.3g}".format) for name in ("seconds", "cpu")}, memory=rows.memory.round().astype(int))
     write_text(options.out/"answer.md", "\n\n".join([f"# {QUESTION}", answer(table), markdown(rows), f"Medians of {options.repeats} repeats, each method and size in a process of its own, {options.epochs} epochs; peak memory in MB, of the whole process; *times* are ratios to the smallest size. "
                                                     "Processor seconds stand for energy, which nothing here measures.", "![what each stage costs](figure.png)", f"What would change it: {CHANGE}"]) + "\n")
 

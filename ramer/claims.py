@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SUPPORTED', 'NOT_SUPPORTED', 'UNDECIDED', 'CANNOT', 'WORDS', 'CLAIMS', 'OURS', 'RULE', 'CannotTest', 'by_interval',
-           'Worst', 'Beside', 'inside', 'nowhere_below', 'Claim', 'verdict_of', 'having', 'having_unlabelled',
-           'having_people', 'found', 'wa_of', 'estimated', 'minus', 'gain', 'between', 'largest_gain',
-           'worst_condition', 'beside', 'times_as_long', 'best_of_others', 'share_of_bayes', 'median_of_conditions',
-           'kappa', 'agreement', 'agreements', 'claimed_studies', 'ledger', 'measured', 'ledger_text', 'overview',
-           'write_claims']
+           'Worst', 'Beside', 'inside', 'nowhere_below', 'Claim', 'lines_of', 'verdict_of', 'having',
+           'having_unlabelled', 'having_people', 'found', 'wa_of', 'estimated', 'minus', 'gain', 'between',
+           'largest_gain', 'worst_condition', 'beside', 'times_as_long', 'best_of_others', 'share_of_bayes',
+           'median_of_conditions', 'kappa', 'agreement', 'agreements', 'claimed_studies', 'ledger', 'measured',
+           'ledger_text', 'overview', 'write_claims']
 
 # %% ../nbs/24_claims.ipynb #7de656b6
 from collections.abc import Callable
@@ -91,15 +91,22 @@ class Claim:
     study: str = ""
 
 
+def lines_of(claim, results, studies):
+    "The Results that a claim measures: a data set's runs or, if it names one, a study there. Raises KeyError for a study that is not there."
+    if not claim.study: return results
+    if results.dataset not in (studies or {}).get(claim.study, {}): raise KeyError(f"the study {claim.study}")
+    return studies[claim.study][results.dataset]
+
+
 def verdict_of(claim, results, studies=None):
     "The ledger's row of one claim on one data set, as a dictionary. results: of its runs. studies: {study: {data set: Results}}, of `read_study`."
     row = {"claim": claim.says, "dataset": results.dataset, "note": short(results.facts["note"]), "quantity": claim.quantity, "unit": claim.unit,
            "measured": np.nan, "low": np.nan, "high": np.nan, "threshold": claim.threshold, "runs": 0, "reason": ""}
     try:
         claim.needs(results)
-        estimate, runs = claim.measure((studies or {})[claim.study][results.dataset] if claim.study else results)
+        estimate, runs = claim.measure(lines_of(claim, results, studies))
     except CannotTest as why: return row | {"verdict": CANNOT, "reason": str(why)}
-    except KeyError as what: return row | {"verdict": UNDECIDED, "reason": f"no run of {f'the study {claim.study}' if what.args[0] in (claim.study, results.dataset) else what.args[0]}"}
+    except KeyError as what: return row | {"verdict": UNDECIDED, "reason": f"no run of {what.args[0]}"}
     except ValueError as why: return row | {"verdict": UNDECIDED, "reason": str(why)}
     (low, high), (verdict, reason) = estimate.interval(), claim.judge(estimate, claim.threshold)
     return row | {"measured": estimate.point, "low": low, "high": high, "runs": runs, "verdict": verdict, "reason": reason}

@@ -30,7 +30,7 @@ from .metrics import METRICS
 from .protocol import Protocol, judge_under, make_judge
 from .questions import drawn_conditions, ravdess_takes
 from .report import MISSING, difference_rows, draw_cells, scores
-from .studies import Answer, STUDIES, Study, answer_lines, contrasts_of, draw_cases, keep, mean_facts
+from .studies import Answer, STUDIES, Study, answer_lines, draw_cases, keep, mean_facts, without_contrasts
 from .training import build_network, deterministic
 from .worlds import WORLDS, posterior, sample, world_dataset
 
@@ -325,7 +325,7 @@ def draw_map(table, pools):
 
 def draw_pools(ax, table):
     "Points of WA against no retrieval and no pool, by the size of the pool; each line begins with the same method without one. An axis without a line is hidden."
-    rows = table[(table.condition != MISSING) & ~table.index.isin(contrasts_of(table).index)]
+    rows = without_contrasts(table).query("condition != @MISSING")
     ax.set_visible(len(rows) > 0)
     if rows.empty: return
     means = rows.assign(size=rows.condition.str.extract(r"(\d+)", expand=False).astype(int)).pivot(index="size", columns="arm", values="mean")[list(dict.fromkeys(rows.arm))]

@@ -7,10 +7,10 @@ __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN'
            'ANSWERED', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study',
            'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
-           'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'compared_arms', 'mean_facts', 'study_view',
-           'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told',
-           'listed', 'write_study', 'written_table', 'write_page', 'studies_block', 'quality_arms',
-           'withheld_contrasts', 'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
+           'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
+           'mean_facts', 'study_view', 'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer',
+           'told_contrasts', 'clearly', 'told', 'listed', 'write_study', 'written_table', 'write_page', 'studies_block',
+           'quality_arms', 'withheld_contrasts', 'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
 
 # %% ../nbs/21_studies.ipynb #28228f96
 import json, textwrap
@@ -340,9 +340,15 @@ def contrasts_of(table):
     return table[~table.reference.isin(set(table.arm)) | (table.reference != own)]
 
 
+def without_contrasts(table):
+    "The rows of a study's table that are no contrasts."
+    return table.drop(contrasts_of(table).index)
+
+
 def compared_arms(table):
     "The rows of arms against their references, mean over the conditions."
-    return table[(table.condition == MISSING) & (table.arm != table.reference) & ~table.index.isin(contrasts_of(table).index)]
+    rows = without_contrasts(table)
+    return rows[(rows.condition == MISSING) & (rows.arm != rows.reference)]
 
 
 def mean_facts(lines, condition):
@@ -388,12 +394,12 @@ def draw_cases(table):
     "Points by case, 95 % intervals, a column of panels per data set: above, each arm against its reference; below, the table's contrasts, if it has some. Returns the figure."
     single, sets = table[(table.condition != MISSING) & (table.arm != table.reference)], list(dict.fromkeys(table.dataset))
     contrasts = single.index.isin(contrasts_of(table).index)
-    rows = [some.assign(case=case) for some, case in ((single[~contrasts], single.condition), (single[contrasts], single.condition + " − " + single.reference)) if len(some)]
+    rows = [fullest_first(some.assign(case=case)) for some, case in ((single[~contrasts], single.condition), (single[contrasts], single.condition + " − " + single.reference)) if len(some)]
     sizes = [len(some.groupby(["arm", "case"])) + 3 * some.case.nunique() for some in rows]
     fig, axes = plt.subplots(len(rows), len(sets), figsize=(2.6 + 2.3 * len(sets), 1.6 + .075 * sum(sizes)), squeeze=False, sharey="row", height_ratios=sizes, layout="constrained")
-    colors = dict(zip(dict.fromkeys(name for some in rows for name in fullest_first(some).arm), plt.cm.tab10.colors))
+    colors = dict(zip(dict.fromkeys(name for some in rows for name in some.arm), plt.cm.tab10.colors))
     for line, some in zip(axes, rows):
-        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(fullest_first(some).case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
+        for ax, dataset in zip(line, sets): draw_points(ax, some[some.dataset == dataset], list(dict.fromkeys(some.case)), {arm: colors[arm] for arm in dict.fromkeys(some.arm)})
     for ax, dataset in zip(axes[0], sets): ax.set_title(dataset, fontsize=8)
     fig.legend(handles=[plt.Line2D([], [], color=c, marker="o", ms=4, label=arm) for arm, c in colors.items()], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
     against = rows[0].reference.iloc[0] if rows[0].reference.nunique() == 1 else "each arm's reference"
