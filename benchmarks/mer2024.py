@@ -1,7 +1,8 @@
 """The whole way at MER2024's true size, simulated: written in MERTools' layout, read, converted, audited, three stages, four databases.
 
 Writes results/bench/mer2024.csv: seconds and peak memory of each step, and mer2024-accuracy.csv: WA on both test sets. About 8 GB of disk for a while, below the folder given by --work.
-Everything is simulated: a world with MER2024's widths, class counts and sizes; MER-NOISE is noise on voice and face. Seconds are of one machine and mean something as shares of each other only.
+Everything is simulated: a world with MER2024's widths, class counts and sizes; MER-NOISE is noise on voice and face. How much each modality tells follows a published table of
+single modalities (notebook 03_worlds). Seconds are of one machine and mean something as shares of each other only.
 """
 import argparse, resource, shutil, time
 from dataclasses import replace
@@ -19,7 +20,7 @@ from ramer.layouts import read_mertools
 from ramer.protocol import Protocol, make_judge
 from ramer.worlds import EMOTIONS, MER2024_COUNTS, WORLDS, sample
 
-WORLD = replace(WORLDS["mer2024-shaped"], name="mer2024", dims={"a": 1024, "v": 768, "l": 5120}, note="simulated: MER2024's class counts, sizes and widths")
+WORLD = replace(WORLDS["mer2024-shaped"], name="mer2024", dims={"a": 1024, "v": 768, "l": 5120}, note="simulated: MER2024's class counts, sizes and widths, each modality as hard as published")
 SPLITS = {"train": 5030, "test1": 1169, "test2": 1170, "unlabelled": 115_595}          # train, MER-SEMI, MER-NOISE, and what nobody labelled
 FOLDERS = {"a": "chinese-hubert-large-UTT", "v": "clip-vit-large-patch14-UTT", "l": "Baichuan-13B-Base-UTT"}
 NOISE = {"a": 1., "v": 1.}                              # deviation of what MER-NOISE adds to voice and face

@@ -130,7 +130,7 @@ WORLDS = {world.name: world for world in (
     World("gaussian", signal={"a": .75, "v": .6, "l": .9}),
     World("prototypes", dims={"a": 64, "v": 48, "l": 96}, signal={"a": 1.15, "v": 1.05, "l": 1.25}, clusters=30, latent=24,
           nuisance=(16, 3.), learnable=2500),
-    World("mer2024-shaped", dims={"a": 128, "v": 96, "l": 640}, signal={"a": 1.5, "v": 1.2, "l": 1.6}, clusters=3,
+    World("mer2024-shaped", dims={"a": 128, "v": 96, "l": 640}, signal={"a": 3.7, "v": 1.6, "l": 1.1}, clusters=3,
           frequencies=MER2024_COUNTS, learnable=629, unlabelled=11_560,
-          note="simulated: MER2024's class counts and database sizes / 10, widths / 8"),
+          note="simulated: MER2024's class counts and database sizes / 10, widths / 8, each modality as hard as published"),
 )}
