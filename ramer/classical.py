@@ -135,6 +135,12 @@ class RawNeighbours(Classical):
         "K: the config's."
         return KNeighborsClassifier(self.config.k, algorithm="brute")
 
+    def fit(self, train, dev):
+        "As any; where fewer clips than K have all of a condition, all of them vote. Returns self."
+        super().fit(train, dev)
+        for model in self.models.values(): model.n_neighbors = min(model.n_neighbors, model.n_samples_fit_)
+        return self
+
 # %% ../nbs/14_classical.ipynb #fcc5da58
 def trees(config):
     "Unfitted gradient boosting. boosting_rate: the config's learning rate."
