@@ -25,12 +25,18 @@ def test_the_simulated_train_split_has_mer2024s_class_counts():
     assert sum(parts["SPLITS"].values()) - 1169 - 1170 == 120_625
 
 
+def test_each_modality_of_the_simulated_mer2024_is_about_as_hard_as_published():
+    "F1 on MER2023-SEMI of one extractor's features; notebook 03_worlds has the source."
+    alone = pd.read_csv(ROOT/"results"/"bench"/"mer2024-alone.csv").set_index("modality").F1
+    assert all(abs(alone[m] - published) < .05 for m, published in {"a": .8511, "v": .6068, "l": .4632}.items())
+
+
 @pytest.mark.slow
 def test_the_whole_way_runs_on_a_hundredth(tmp_path):
     command = [sys.executable, "-W", "ignore", str(ROOT/"benchmarks"/"mer2024.py"), "--share", ".01", "--epochs", "1", "--work", str(tmp_path/"work"), "--out", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     assert len(pd.read_csv(tmp_path/"mer2024-accuracy.csv")) == 10 and not (tmp_path/"work").exists()
-    assert pd.read_csv(tmp_path/"mer2024.csv").clips.max() > 1200
+    assert pd.read_csv(tmp_path/"mer2024.csv").clips.max() > 1200 and pd.read_csv(tmp_path/"mer2024-alone.csv").F1.between(.1, 1).all()
 
 
 def test_the_contest_holds_ramer_e2e_against_zero_fill_and_ramer(tmp_path):
