@@ -80,6 +80,19 @@ def test_on_gaussian_every_learned_method_lies_between_the_class_prior_and_the_b
     assert len(learned) >= 5 and (learned > wa.loc["prior"] + .05).all(axis=None) and (learned <= wa.loc["bayes"] + .005).all(axis=None)
 
 
+@pytest.mark.parametrize("dataset", sorted({r["dataset"] for r in LINES}))
+def test_every_line_has_the_config_that_its_trials_chose(dataset):
+    from ramer.experiment import grid
+    from ramer.protocol import load_dataset
+    try: load_dataset(dataset)
+    except FileNotFoundError as error: pytest.skip(f"{dataset} is not here: {error}")
+    for method in sorted({r["method"] for r in LINES if r["dataset"] == dataset}):
+        held = {(r["fold"], r["seed"]): r["config_hash"] for r in LINES if (r["dataset"], r["method"]) == (dataset, method)}
+        folds, seeds = (sorted(set(numbers)) for numbers in zip(*held))
+        wanted = {(c.fold, c.seed): c.hash for c in grid(dataset, [method], folds, seeds, RESULTS/"tuning")}
+        assert held.items() <= wanted.items(), method
+
+
 OPPONENTS = {"ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer", "shaspec", "momke", "m3care", "logistic", "knn", "impute-logistic", "impute-boosting", "boosting"}
 
 
