@@ -138,7 +138,7 @@ def leak_run(dataset, method, fold, seed, root, **changes):
 
 
 def collect_leaks(root, results):
-    "Write `<results>/leaks/<data set>.jsonl` and `clips.jsonl` beside it from what is kept below `root`. Returns the files written."
+    "Write `<results>/leaks/<data set>/lines.jsonl` and `clips.jsonl` beside it from what is kept below `root`. Returns the files written."
     files = {}
     for folder in sorted(Path(root).glob("leaks/*")):
         lines = [line for path in sorted(folder.glob("*.json")) for line in json.loads(path.read_text())["lines"]]
