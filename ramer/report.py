@@ -15,7 +15,7 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
 
 # %% ../nbs/19_report.ipynb #5935640c
-import json, re
+import json, re, textwrap
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -322,7 +322,7 @@ def draw_conditions(rows, metric="WA", methods=None):
     if len(best): ax.hlines(best, np.arange(len(best)) - .42, np.arange(len(best)) + .42, color=COLORS["bayes"], lw=1, label="best possible")
     draw_dots(ax, points, methods, ("condition", conditions), .12)
     ax.set_xticks(range(len(conditions)), [f"mean of\n{len(conditions) - 2} missing" if c == MISSING else c for c in conditions])
-    ax.set(ylabel=f"{metric}, %", xlabel="available", title=title_of(rows))
+    ax.set(ylabel=f"{metric}, %", xlabel="available", title=textwrap.fill(title_of(rows), 64))
     fig.tight_layout()
     return fig
 
@@ -348,7 +348,7 @@ def draw_heat(rows, metric="WA"):
     fig, ax = plt.subplots(figsize=(2.2 + .75 * len(conditions), 1.2 + .27 * len(cells)))
     texts = draw_cells(ax, cells, lambda i, j: f"{cells.iloc[i, j]:.1f}", cmap="Blues", vmin=np.nanmin(cells) - 5, vmax=np.nanmax(cells) + 15)
     for text in texts[(cells == cells.drop(index="bayes", errors="ignore").max()).to_numpy()]: text.set_weight("bold")
-    ax.set(title=f"{metric} in %, {title_of(points)}"); ax.title.set_fontsize(9)
+    ax.set(title=textwrap.fill(f"{metric} in %, {title_of(points)}", 90)); ax.title.set_fontsize(9)
     fig.tight_layout()
     return fig
 
