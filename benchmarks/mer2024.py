@@ -10,17 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ramer.conditions import all_conditions
-from ramer.controls import configure
+from ramer.controls import configure, make_method
 from ramer.data import Dataset
 from ramer.experiment import fit_shared
 from ramer.folders import read_folder, write_folder, write_text
 from ramer.layouts import read_mertools
+from ramer.metrics import METRICS, confusion_matrix
 from ramer.protocol import Protocol, make_judge
 from ramer.worlds import EMOTIONS, MER2024_COUNTS, WORLDS, sample
 
@@ -66,8 +63,8 @@ def alone(m, splits):
     "Weighted F1 of a logistic regression on one modality, as notebook 03_worlds measures it in the smaller world."
     world = replace(WORLD, dims={m: WORLD.dims[m]}, signal={m: WORLD.signal[m]})
     train, test = sample(world, splits["train"], 1), sample(world, splits["test1"], 2)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=.01)).fit(train.features[m], train.labels)
-    return f1_score(test.labels, model.predict(test.features[m]), average="weighted")
+    judged = make_judge(test)(make_method(configure("mer2024", "logistic", penalty=100.)).fit(train, None).predict_proba, m)
+    return float(METRICS["WAF"](confusion_matrix(labels=judged.labels, predicted=judged.predicted, classes=len(test.classes))))
 
 
 def parts_of(corpus):
