@@ -334,10 +334,11 @@ ORDER = ("prior", "zero", "mean", "store-mean", "random", "ramer", "ramer-e2e", 
 
 def draw_cells(ax, cells, says, **look):
     """A frame of numbers as colours on an axis, with text in each cell. says: (row, column) -> str. look: of imshow. Returns the texts, an array of the frame's shape."""
-    ax.imshow(cells, aspect="auto", **look)
+    colors = ax.imshow(cells, aspect="auto", **look).to_rgba(cells.to_numpy(float))
+    dark = colors[..., 3] * (1 - colors[..., :3] @ (.299, .587, .114)) > .5                 # what is not there has no colour
     ax.set_xticks(range(cells.shape[1]), cells.columns); ax.set_yticks(range(cells.shape[0]), cells.index)
     texts = np.empty(cells.shape, object)
-    for at in np.ndindex(cells.shape): texts[at] = ax.text(*at[::-1], says(*at), ha="center", va="center", fontsize=8)
+    for at in np.ndindex(cells.shape): texts[at] = ax.text(*at[::-1], says(*at), ha="center", va="center", fontsize=8, color="w" if dark[at] else "k")
     return texts
 
 

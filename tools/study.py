@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sweep import ONE_THREAD, ROOT, Job, run_jobs
 
 DATASETS = ("mosi", "ravdess", "ravdess-goemotions", "ravdess-frames", "gaussian", "prototypes")
-SIZED = {"database": ("mer2024-shaped",)}            # studies of which size is the question, and where it is large
+SIZED = dict.fromkeys(("database", "growth", "unseen"), ("mer2024-shaped",))     # studies that are run there, too: size is the question, or every world is
 RESOURCES = "resources"                              # a benchmark, and no study of paired arms
 
 
