@@ -8,7 +8,7 @@ __all__ = ['ENROLMENT', 'PARTS', 'UNSEEN', 'FEW', 'POOLS', 'SUREST', 'POOLED', '
            'judged_in', 'enrolment_lines', 'between_arms', 'refitted', 'without_blur', 'with_strange_store',
            'two_zero_fills', 'wide_enough', 'wider_zero_fill', 'part_answers', 'unseen', 'unseen_run', 'unseen_lines',
            'pool_case', 'labelled_by', 'with_pool', 'trained_once', 'self_trained', 'pool_answers', 'cell', 'cells',
-           'map_answers', 'draw_map', 'draw_pools']
+           'map_answers', 'draw_map', 'draw_pools', 'told_map']
 
 # %% ../nbs/23_gains.ipynb #f2400003
 import copy, math, time
@@ -31,7 +31,7 @@ from .metrics import METRICS
 from .protocol import Protocol, judge_under, load_dataset, make_judge
 from .questions import drawn_conditions, ravdess_takes
 from .report import MISSING, difference_rows, draw_cells, scores
-from .studies import Answer, STUDIES, Study, answer_lines, condition_answers, draw_cases, keep, mean_facts, without_contrasts
+from .studies import Answer, STUDIES, Study, answer_lines, condition_answers, draw_cases, keep, mean_facts, told, without_contrasts
 from .training import build_network, deterministic
 from .worlds import WORLDS, posterior, sample, world_dataset
 
@@ -378,8 +378,14 @@ def draw_pools(ax, table):
     ax.set_xticks(range(len(points) + 1), [0, *points.index]); ax.set_xlabel("unlabelled clips", fontsize=8); ax.set_ylabel("points against no retrieval", fontsize=8)
 
 
+def told_map(table):
+    "In which cells of the map retrieval is clearly better, and in which worse, in words."
+    rows = table[(table.condition != MISSING) & table.arm.isin(["ramer", "ramer-e2e"])]
+    return f"Cell by cell, {told(rows, rows.arm + ', ' + rows.condition, 'comparisons (arms by cells)', rows.arm)}."
+
+
 STUDIES["map"] = Study(
     "Where does retrieval pay, by the number of labelled clips and of ways in which an emotion shows itself?",
     {"no retrieval": {"method": "zero"}, "ramer": {"method": "ramer"}, "ramer-e2e": {"method": "ramer-e2e"}, "best possible": {"method": "bayes"}}, "no retrieval",
     "Clips whose modalities share more than class and way; unlabelled clips, which only RAMER's larger databases use.",
-    needs=lambda dataset: dataset.name in WORLDS, answers=map_answers, cases=lambda place: {case: ["drawn"] for case in cells(place)}, draw=draw_map, also=("unlabelled",))
+    needs=lambda dataset: dataset.name in WORLDS, answers=map_answers, cases=lambda place: {case: ["drawn"] for case in cells(place)}, draw=draw_map, also=("unlabelled",), says=told_map)
