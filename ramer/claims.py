@@ -8,7 +8,7 @@ __all__ = ['SUPPORTED', 'NOT_SUPPORTED', 'UNDECIDED', 'CANNOT', 'WORDS', 'CLAIMS
            'having_unlabelled', 'having_draws', 'having_people', 'found', 'wa_of', 'estimated', 'minus', 'gain',
            'between', 'largest_gain', 'worst_condition', 'beside', 'times_as_long', 'best_of_others', 'share_of_bayes',
            'median_of_conditions', 'kappa', 'agreement', 'agreements', 'claimed_studies', 'ledger', 'measured',
-           'ledger_text', 'overview', 'write_claims']
+           'ledger_text', 'overview', 'results_block', 'write_claims']
 
 # %% ../nbs/24_claims.ipynb #7de656b6
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import pandas as pd
 
 from .experiment import decode
 from .metrics import METRICS, bootstrap_scores, grouped_confusions, score
-from .report import FIVE, MISSING, bootstrap, markdown, scores, set_names, short, units_of
+from .report import FIVE, MISSING, bootstrap, markdown, read_table, readme_block, scores, set_names, short, units_of
 from .statistics import Estimate, holm
 from .studies import read_study
 from .folders import write_text
@@ -354,6 +354,11 @@ def overview(rows):
     "Claims by data sets: the verdict and what was measured, a DataFrame of text."
     cells = rows.assign(cell=[f"{r.verdict} {measured(r)}".strip() if r.verdict != CANNOT else "" for r in rows.itertuples()])
     return cells.pivot(index="claim", columns="dataset", values="cell").reindex(index=list(dict.fromkeys(rows.claim)), columns=sorted(set(rows.dataset))).rename_axis(columns=None)
+
+
+def results_block(folder, rows):
+    "The README's block on results. folder: that of the tables that `write_report` wrote; rows: the ledger."
+    return readme_block(*(read_table(folder, name) for name in ("conditions", "differences", "variants")), overview(rows))
 
 
 def write_claims(results, folder):

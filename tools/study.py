@@ -27,13 +27,12 @@ def resources_jobs(runs, results):
 
 def publish_readme(results):
     "Write the ledger anew, since claims rest on studies, and the README's blocks on both."
-    from ramer.claims import overview, write_claims
+    from ramer.claims import results_block, write_claims
     from ramer.folders import write_text
-    from ramer.report import read_results, read_table, readme_block, replace_block
+    from ramer.report import read_results, replace_block
     from ramer.studies import studies_block
-    tables = (read_table(results, name) for name in ("conditions", "differences", "variants"))
-    claims, text = overview(write_claims(read_results(results), results)), (ROOT/"README.md").read_text()
-    for block in (readme_block(*tables, claims), studies_block(results)): text = replace_block(text, block)
+    claims, text = write_claims(read_results(results), results), (ROOT/"README.md").read_text()
+    for block in (results_block(results, claims), studies_block(results)): text = replace_block(text, block)
     write_text(ROOT/"README.md", text)
 
 
