@@ -152,21 +152,25 @@ class Episodes:
     keys: Keys; x: {modality: (N, D)}; labels: (N,) int; groups: (N,) str; here: (N, M) bool, default all True. Whoever lacks a part of the query's condition does not answer.
     parts: in how many steps everybody has asked once. smoothed: see KeyStore. codes: of the conditions that are drawn; default: all. dropout: of the vectors' elements.
     """
-    mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many answer at most
+    mixing, conditions, most = .02, 2, 2048            # how much of a vote is spread over all classes, how often a clip asks in a step, how many clips a pass takes at most
 
     def __init__(self, keys, x, labels, groups, classes, smoothed, seed, codes=None, parts=8, here=None, dropout=0.):
         self.codes = np.arange(1, 2 ** len(x)) if codes is None else codes
         self.here = torch.ones(len(labels), len(x), dtype=torch.bool) if here is None else torch.from_numpy(here)
         self.keys, self.x, self.labels, self.classes, self.smoothed = keys, x, labels, classes, smoothed
         self.groups, self.generator = torch.from_numpy(np.unique(groups, return_inverse=True)[1]), np.random.default_rng(seed)
-        self.parts, self.dropout, self.seen = min(parts, int(self.groups.max()) + 1), dropout, None
-        self.room = {m: torch.empty_like(v) for m, v in x.items()}
+        self.parts, self.dropout, self.seen, self.left = min(parts, int(self.groups.max()) + 1), dropout, None, 0
+        self.room = {m: torch.empty_like(v[:self.most]) for m, v in x.items()}
 
     def shuffle(self):
-        "Draw who asks together, and list who is near whom."
-        self.part = torch.randperm(int(self.groups.max()) + 1)[self.groups] % self.parts
+        "Draw who takes part in a pass and who of them asks together (`part`, (N,), -1 for the others), and list who is near whom."
+        n = len(self.labels)
+        self.rows = torch.arange(n) if n <= self.most else torch.randperm(n)[:self.most]
+        groups = self.groups[self.rows].unique(return_inverse=True)[1]
+        self.left = min(self.parts, int(groups.max()) + 1)
+        self.part = torch.full((n,), -1).index_copy(0, self.rows, torch.randperm(int(groups.max()) + 1)[groups] % self.left)
+        self.taken = {m: v[self.rows] for m, v in self.x.items()}
         if self.smoothed: self.near = self.around()[1]
-        self.left = self.parts
 
     @torch.no_grad()
     def around(self):
@@ -178,9 +182,9 @@ class Episodes:
 
     def loss(self, step):
         "The loss of one part's questions, in a condition drawn for each; a scalar. step: not looked at."
-        if not getattr(self, "left", 0): self.shuffle()
+        if not self.left: self.shuffle()
         self.left, self.seen = self.left - 1, None
-        asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.keys({m: dropped(v, self.dropout, self.room[m]) for m, v in self.x.items()}) * self.here[..., None]
+        asking, keys = torch.nonzero(self.part == self.left)[:, 0], self.encode()
         rows = asking.repeat(self.conditions)
         drawn = code_masks(self.codes[self.generator.integers(0, len(self.codes), len(rows))], len(self.x))
         codes = torch.from_numpy(mask_codes(within(drawn, self.here[rows].numpy())))
@@ -188,11 +192,15 @@ class Episodes:
         common = weigh(able(self.keys.compare(keys[rows], codes, stored), codes, self.here[answering]), self.labels[answering])
         return self.cost(common, self.labels[answering], rows) + .5 * self.own_loss(keys, asking, rows, codes)
 
+    def encode(self):
+        "Keys of those who take part, zero for the others and for what a clip lacks: (N, M, width)."
+        keys = self.keys({m: dropped(v, self.dropout, self.room[m]) for m, v in self.taken.items()}) * self.here[self.rows, :, None]
+        return keys.new_zeros(len(self.labels), *keys.shape[1:]).index_copy(0, self.rows, keys)
+
     def stored(self, keys, asking):
-        "(row numbers, blurred keys) of those who answer; nobody who asks takes part in the blurring."
-        out = torch.ones(len(self.labels), dtype=torch.bool); out[asking] = False
+        "(row numbers, blurred keys) of those who answer; nobody who asks or takes no part has part in the blurring."
+        out = self.part >= 0; out[asking] = False
         answering = torch.nonzero(out)[:, 0]
-        if len(answering) > self.most: answering = answering[torch.randperm(len(answering))[:self.most]]
         if not self.smoothed: return answering, keys[answering]
         near = self.near[answering]                                                                      # itself first, so never empty
         order = torch.sort((~out[near]).int(), dim=1, stable=True).indices[:, :self.smoothed]
