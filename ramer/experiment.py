@@ -9,7 +9,7 @@ __all__ = ['DECIDING', 'log', 'STAGE1_FIELDS', 'TUNING_SEED', 'TRIED', 'TUNED_AS
            'collect_tuning', 'read_tuning', 'grid', 'place', 'protocols_of', 'train_runs', 'train_run', 'left_out',
            'training_record', 'encode', 'decode', 'confidence_levels', 'level_confidence', 'judge_run', 'result_line',
            'judge_runs', 'judge_and_explain', 'retrieval_cases', 'collect', 'write_lines', 'check_repetition',
-           'line_order', 'lacking', 'test_clips']
+           'line_order', 'lacking', 'test_clips', 'clips_line']
 
 # %% ../nbs/17_experiment.ipynb #fe1a93c7
 import ast, hashlib, json, logging, platform, subprocess
@@ -397,11 +397,15 @@ def lacking(modalities):
 
 
 def test_clips(dataset, complete=False):
-    "A line for each fold of a data set: ids, labels and groups of its test clips, or of those that lack no modality, and what a reader must know of the set."
+    "The `clips_line` of each fold of a data set, with its test clips or with those that lack no modality."
     chosen = load_dataset(dataset).complete() if complete else load_dataset(dataset)
-    facts = {"dataset": dataset, "protocol": chosen.protocol, "note": chosen.note, "synthetic": chosen.synthetic,
-             "independent_folds": chosen.independent_folds}
-    for fold in range(chosen.folds):
-        learnable, test = chosen.parts(fold)
-        conditions = {name: lacking(test.modalities).get(name) for name in judged_conditions(learnable, test)}
-        yield facts | {"unlabelled": int((learnable.labels < 0).sum())} | {"fold": fold, "classes": test.classes, "conditions": conditions, "ids": test.ids.tolist(), "labels": encode(test.labels), "groups": test.groups.tolist()}
+    for fold in range(chosen.folds): yield clips_line(chosen, fold)
+
+
+def clips_line(dataset, fold, test=None):
+    "A line of ids, labels and groups of a Dataset's test clips in one fold, or of others in their place, and what a reader must know of the set."
+    learnable, own = dataset.parts(fold)
+    test = own if test is None else test
+    facts = {"dataset": dataset.name, "protocol": dataset.protocol, "note": dataset.note, "synthetic": dataset.synthetic, "independent_folds": dataset.independent_folds, "unlabelled": int((learnable.labels < 0).sum())}
+    conditions = {name: lacking(test.modalities).get(name) for name in judged_conditions(learnable, test)}
+    return facts | {"fold": fold, "classes": test.classes, "conditions": conditions, "ids": test.ids.tolist(), "labels": encode(test.labels), "groups": test.groups.tolist()}

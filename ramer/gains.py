@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['ENROLMENT', 'PARTS', 'UNSEEN', 'FEW', 'POOLS', 'SUREST', 'POOLED', 'LABELLED', 'WAYS', 'enrolling', 'few',
-           'by_person', 'fitted_on', 'trained_on', 'enrolled', 'kept_fold', 'judged_clips', 'enrolment_run',
-           'judged_in', 'enrolment_lines', 'between_arms', 'refitted', 'without_blur', 'with_strange_store',
-           'two_zero_fills', 'wide_enough', 'wider_zero_fill', 'part_answers', 'unseen', 'unseen_run', 'unseen_lines',
-           'pool_case', 'labelled_by', 'with_pool', 'trained_once', 'self_trained', 'pool_answers', 'cell', 'cells',
-           'map_answers', 'draw_map', 'draw_pools', 'told_map']
+           'by_person', 'fitted_on', 'trained_on', 'enrolled', 'later_clips', 'trained_once', 'judged_in',
+           'enrolment_answers', 'between_arms', 'refitted', 'without_blur', 'with_strange_store', 'two_zero_fills',
+           'wide_enough', 'wider_zero_fill', 'part_answers', 'unseen', 'pool_case', 'labelled_by', 'with_pool',
+           'self_trained', 'pool_answers', 'cell', 'cells', 'map_answers', 'draw_map', 'draw_pools', 'told_map']
 
 # %% ../nbs/23_gains.ipynb #f2400003
 import copy, math, time
@@ -24,14 +23,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from .classical import blocks
 from .endtoend import LinearAnswers
-from .experiment import dev_score, encode, fit_shared, record
+from .experiment import dev_score, fit_shared
 from .fills import ZeroFill
 from .leaks import copy_of, halves, joined
 from .metrics import METRICS
-from .protocol import Protocol, judge_under, load_dataset, make_judge
+from .protocol import Protocol, judge_under, make_judge
 from .questions import drawn_conditions, ravdess_takes
 from .report import MISSING, difference_rows, draw_cells, scores
-from .studies import Answer, STUDIES, Study, answer_lines, condition_answers, draw_cases, keep, mean_facts, told, without_contrasts
+from .studies import Answer, STUDIES, Study, draw_cases, mean_facts, told, without_contrasts
 from .training import build_network, deterministic
 from .worlds import WORLDS, posterior, sample, world_dataset
 
@@ -101,22 +100,15 @@ ENROLMENT = {                                          # (fitted ramer-e2e, trai
 }
 
 
-def kept_fold(place, name, make):
-    "The lines of all arms on one fold and seed, kept in one file with the line of the clips that are judged. make: (Config of ramer-e2e, its record) -> {lines, clips}."
-    config, _ = place.config({"method": "ramer-e2e"})
-    wanted = record(config, f"{place.protocol.data_hash}-{name}")
-    return keep(place.folder/f"fold{config.fold}-seed{config.seed}.json", wanted, lambda: make(config, wanted))["lines"]
+def later_clips(place):
+    "The Place with the test clips that nobody enrols with."
+    return replace(place, test=place.test[~enrolling(place.test)])
 
 
-def judged_clips(place, clips):
-    "The line of the clips that are judged, if these are not the data set's or not all of them."
-    return place.clips(ids=clips.ids.tolist(), labels=encode(clips.labels), groups=clips.groups.tolist())
-
-
-def enrolment_run(study, place, arms):
-    """The lines of all arms on one fold and seed. Facts of each, for each person: seconds from the own clips to the answers under all conditions, and
-    `adapting`, those seconds less what the same answers take once more, when nothing is left to learn."""
-    return kept_fold(place, "enrolment", lambda config, wanted: enrolment_lines(study, place, arms, config, wanted))
+def trained_once(config, protocol, shared):
+    "The fitted method of a config, for all arms and cases. shared: a dictionary."
+    if config not in shared: shared[config] = fit_shared(config, protocol.train, protocol.dev, shared)
+    return shared[config]
 
 
 def judged_in(judge, predict, conditions, start):
@@ -125,18 +117,16 @@ def judged_in(judge, predict, conditions, start):
     return judged, time.perf_counter() - start
 
 
-def enrolment_lines(study, place, arms, config, wanted):
-    "{lines of all arms, clips: the line of the clips that are judged}."
-    test, own, train = place.test, enrolling(place.test), place.protocol.train.labelled()
-    asked, lines, conditions = test[~own], [], study.conditions(place.protocol.modalities)
-    method, judge, people = fit_shared(config, place.protocol.train, place.protocol.dev, {}), make_judge(asked), len(np.unique(asked.groups))
-    for arm in arms:
-        start, predict = time.perf_counter(), ENROLMENT[arm](method, train, test[own])
-        judged, first = judged_in(judge, predict, conditions, start)
-        _, again = judged_in(judge, predict, conditions, time.perf_counter())
-        facts = {"seconds": first / people, "adapting": (first - again) / people}
-        lines += [{"method": arm} | line for line in answer_lines((Answer(condition, method, answer, facts) for condition, answer in judged.items()), place, wanted)]
-    return {"lines": lines, "clips": judged_clips(place, asked)}
+def enrolment_answers(study, place, config, rest, shared):
+    """The Answers of one arm, by a ramer-e2e that is fitted once for all. Facts, for each person: seconds from the own clips to the answers under all conditions, and
+    `adapting`, those seconds less what the same answers take once more, when nothing is left to learn."""
+    method, whole = trained_once(config, place.protocol, shared), place.dataset.parts(config.fold)[1]
+    judge, people, conditions = make_judge(place.test), len(np.unique(place.test.groups)), study.conditions(place.protocol.modalities)
+    own, train, start = whole[enrolling(whole)], place.protocol.train.labelled(), time.perf_counter()
+    predict = ENROLMENT[rest["answer"]](method, train, own)
+    judged, first = judged_in(judge, predict, conditions, start)
+    _, again = judged_in(judge, predict, conditions, time.perf_counter())
+    for condition, answer in judged.items(): yield Answer(condition, method, answer, {"seconds": first / people, "adapting": (first - again) / people})
 
 
 def between_arms(*pairs):
@@ -151,7 +141,7 @@ def between_arms(*pairs):
 STUDIES["enrolment"] = Study(
     "What is it worth to enrol a person with a few labelled clips, without retraining, against learning from the same clips?",
     {arm: {"method": "ramer-e2e", "answer": arm} for arm in ENROLMENT}, "strangers",
-    "People who express themselves alike, of whom a stranger's clips tell as much as their own; more clips of each person, from which a model of one's own can learn.", run=enrolment_run,
+    "People who express themselves alike, of whom a stranger's clips tell as much as their own; more clips of each person, from which a model of one's own can learn.", answers=enrolment_answers, asks=later_clips,
     contrasts=between_arms(("enrolled", "zero-fill, trained on"), ("enrolled", "logistic, all clips, own ones weighted")),
     needs=lambda dataset: not enrolling(dataset.parts(0)[1]).all())                               # somebody has a second clip
 
@@ -215,9 +205,9 @@ PARTS = {                                              # (fitted ramer-e2e, trai
 def part_answers(study, place, config, rest, shared):
     "Answers of a ramer-e2e that is fitted once for all arms, with the part that the arm changes."
     train, dev = place.protocol.train.labelled(), place.protocol.dev.labelled()
-    if "whole" not in shared: shared["whole"] = fit_shared(config, place.protocol.train, place.protocol.dev, {})
-    predict = PARTS[rest["part"]](shared["whole"], train, dev, place.generator(17))
-    for condition in study.conditions(place.protocol.modalities): yield Answer(condition, shared["whole"], place.protocol.judge(predict, condition))
+    whole = trained_once(config, place.protocol, shared)
+    predict = PARTS[rest["part"]](whole, train, dev, place.generator(17))
+    for condition in study.conditions(place.protocol.modalities): yield Answer(condition, whole, place.protocol.judge(predict, condition))
 
 
 STUDIES["parts"] = Study(
@@ -230,29 +220,16 @@ UNSEEN = 6                                             # draws before were in vi
 
 
 def unseen(place):
-    "A Place in as late a draw of its world, but one that nobody had looked at."
+    "The Place in as late a draw of its world, but one that nobody had looked at."
     fold = UNSEEN + place.fields["fold"]
-    dataset = replace(load_dataset(place.fields["dataset"]), folds=fold + 1)
-    return replace(place, protocol=Protocol(dataset, fold, place.fields["seed"]), test=dataset.parts(fold)[1], fields=place.fields | {"fold": fold})
-
-
-def unseen_run(study, place, arms):
-    "The lines of all arms on a draw that nobody had looked at, which they name as their fold."
-    there = unseen(place)
-    return kept_fold(there, "unseen", lambda config, wanted: unseen_lines(study, there, arms, wanted) | {"clips": judged_clips(place, there.test) | {"fold": config.fold}})
-
-
-def unseen_lines(study, place, arms, wanted):
-    "{lines of all arms}."
-    shared = {}
-    answers = {arm: condition_answers(study, place, *place.config(study.arms[arm]), shared) for arm in arms}
-    return {"lines": [{"method": arm} | line for arm, some in answers.items() for line in answer_lines(some, place, wanted)]}
+    dataset = replace(place.dataset, folds=fold + 1)
+    return replace(place, protocol=Protocol(dataset, fold, place.fields["seed"]), test=dataset.parts(fold)[1], fields=place.fields | {"fold": fold}, dataset=dataset)
 
 
 STUDIES["unseen"] = Study(
     "Is ramer-e2e worth as much on draws of the worlds that nobody had looked at while it was built?",
     {name: {"method": name} for name in ("zero", "ramer", "ramer-e2e", "mmin", "momke", "logistic", "bayes")}, "zero",
-    "Worlds of another kind, or people: a draw is as unseen as it can be, and still of the family that the method was built on.", run=unseen_run,
+    "Worlds of another kind, or people: a draw is as unseen as it can be, and still of the family that the method was built on.", asks=unseen,
     contrasts=between_arms(*(("ramer-e2e", other) for other in ("ramer", "mmin", "momke", "logistic"))), needs=lambda dataset: dataset.independent_folds)
 
 # %% ../nbs/23_gains.ipynb #e6000002
@@ -276,12 +253,6 @@ def with_pool(method, pool, dev, shares):
     order = np.argsort(-sure, kind="stable")
     stores = (copy_of(method).enrol(clips[order[:round(share * len(order))]]) for share in shares)
     return max(stores, key=lambda some: dev_score(some, dev))
-
-
-def trained_once(config, protocol, shared):
-    "The fitted method of a config, for all pools and arms. shared: a dictionary."
-    if config not in shared: shared[config] = fit_shared(config, protocol.train, protocol.dev, shared)
-    return shared[config]
 
 
 def self_trained(config, protocol, pool, shared):

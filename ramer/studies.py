@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN', 'END', 'SPOILED', 'FILTERS', 'BLIND',
            'ANSWERED', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study',
-           'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'arm_run',
+           'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'place_run',
            'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
            'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
            'mean_facts', 'study_view', 'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer',
@@ -27,7 +27,7 @@ import torch
 from .conditions import all_conditions, choose, condition_mask, mask_codes
 from .controls import configure
 from .encoders import hidden_features
-from .experiment import commit, fit_shared, read_kept, record, result_line, test_clips, training_record, write_lines
+from .experiment import clips_line, commit, fit_shared, read_kept, record, result_line, test_clips, training_record, write_lines
 from .folders import file_name, write_text
 from .protocol import Protocol, load_dataset
 from .ramer import Ramer
@@ -87,7 +87,7 @@ class Study:
     question: in the paper's words, where it asks. arms: {name: fields of the config, with `method`, and what else the study makes of the arm}. reference: an arm; against: {arm: another one that it is compared with}.
     at_least: how many modalities must be available. change: what would change the answer. needs: Dataset -> bool, whether it can be asked there.
     What follows is by default that of RAMER under each condition. answers: (study, Place, Config, the arm's other fields, what arms share) -> Answers. cases: Place -> {case: what is wrong with it, a list}, where the answers are not about conditions.
-    run: (study, Place, arms) -> lines, for a study whose arms are one fitted method. contrasts: (study, Results) -> more rows of the table. draw: table, and those of the studies named in also -> figure. says: table -> what the answer says beside the arms, instead of the contrasts, or of the best arm.
+    asks: Place -> Place with the clips that are asked about, where these are not the fold's test clips. contrasts: (study, Results) -> more rows of the table. draw: table, and those of the studies named in also -> figure. says: table -> what the answer says beside the arms, instead of the contrasts, or of the best arm.
     """
     question: str
     arms: dict
@@ -98,7 +98,7 @@ class Study:
     needs: Callable = lambda dataset: True
     answers: Callable = None
     cases: Callable = None
-    run: Callable = None
+    asks: Callable = None
     contrasts: Callable = None
     draw: Callable = None
     also: tuple = ()
@@ -187,12 +187,13 @@ KEPT = ("dataset", "protocol", "fold", "seed", "condition", "confusion", "predic
 class Place:
     """Where a study runs: one fold and seed of a data set.
 
-    test: the protocol's labelled test clips. folder: of what is kept. fields: of every arm's config, dataset, fold and seed among them.
+    test: the protocol's labelled test clips. folder: of what is kept. fields: of every arm's config, dataset, fold and seed among them. dataset: the Dataset, which `clips` names.
     """
     protocol: Protocol
     test: object
     folder: Path
     fields: dict
+    dataset: object = None
 
     def config(self, arm):
         "(Config of an arm, a dictionary; what it says beside the config)."
@@ -203,9 +204,9 @@ class Place:
         "A numpy Generator that depends on fold, seed and salt only, so that all arms see the same draws."
         return np.random.default_rng([self.fields["fold"], self.fields["seed"], salt])
 
-    def clips(self, **columns):
-        "The line of the test clips, as in `test_clips`, with other columns."
-        return next(line for line in test_clips(self.fields["dataset"], complete=True) if line["fold"] == self.fields["fold"]) | columns
+    def clips(self, cases=None):
+        "The `clips_line` of the test clips, perhaps with other cases than the conditions."
+        return clips_line(self.dataset, self.fields["fold"], self.test) | ({"conditions": cases} if cases else {})
 
 
 class Answer(NamedTuple):
@@ -227,12 +228,12 @@ def study_run(name, dataset, fold, seed, root, arms=(), **changes):
     """
     study, chosen = STUDIES[choose("study", name, STUDIES)], load_dataset(dataset).complete()
     if not study.suits(chosen): return []
-    place = Place(Protocol(chosen, fold, seed), chosen.parts(fold)[1], Path(root)/"studies"/name/dataset, {"dataset": dataset, "fold": fold, "seed": seed} | changes)
-    return (study.run or arm_run)(study, place, [choose("arm", arm, study.arms) for arm in arms or study.arms])
+    place = Place(Protocol(chosen, fold, seed), chosen.parts(fold)[1], Path(root)/"studies"/name/dataset, {"dataset": dataset, "fold": fold, "seed": seed} | changes, chosen)
+    return place_run(study, study.asks(place) if study.asks else place, [choose("arm", arm, study.arms) for arm in arms or study.arms])
 
 
-def arm_run(study, place, arms):
-    "The lines of the named arms, a kept file for each; see `study_run`."
+def place_run(study, place, arms):
+    "The lines of the named arms in one Place, a kept file for each; see `study_run`."
     shared = {}
     return [line for arm in arms for line in kept_arm(study, place, arm, shared)]
 
@@ -242,7 +243,7 @@ def kept_arm(study, place, arm, shared):
     config, rest = place.config(study.arms[arm])
     if config.database != "small" and not study.cases and not (place.protocol.train.labels < 0).any() or config.method == "bayes" and config.dataset not in WORLDS: return []
     wanted = record(config, "-".join([place.protocol.data_hash, " ".join(map(str, rest.values()))]))
-    own = {"clips": place.clips(conditions=study.cases(place))} if study.cases else {}
+    own = {"clips": place.clips(study.cases and study.cases(place))} if study.cases or study.asks else {}
     answers = (study.answers or condition_answers)(study, place, config, rest, shared)                    # nothing runs until it is asked for
     make = lambda: {"lines": [{"method": arm} | line for line in answer_lines(answers, place, wanted)]} | own
     return keep(place.folder/f"{file_name(arm)}-fold{config.fold}-seed{config.seed}.json", wanted, make)["lines"]
