@@ -25,7 +25,7 @@ from .data import Scaler
 from .experiment import commit, read_kept, record, result_line, test_clips, training_record, write_lines
 from .folders import write_text
 from .protocol import cut_dev, load_dataset, make_judge
-from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, marked_points, read_lines, set_names, short, wide
+from .report import MISSING, Results, by_method, conditions_table, difference_rows, markdown, marked_points, read_lines, set_names, short, wide, write_figure
 from .training import pretrain
 
 # %% ../nbs/20_leaks.ipynb #578e0bd7
@@ -213,8 +213,7 @@ def write_leaks(results):
     table, folder = inflation_table(found), Path(results)/"leaks"
     write_text(folder/"inflation.csv", table.to_csv(index=False, float_format="%.6f"))
     write_text(folder/"inflation.md", inflation_text(table))
-    figure = draw_inflation(table)
-    figure.savefig(folder/"inflation.png", dpi=110, metadata={"Software": None}); plt.close(figure)
+    write_figure(folder/"inflation", draw_inflation(table))
     return table
 
 

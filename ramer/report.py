@@ -12,7 +12,8 @@ __all__ = ['MISSING', 'COMPLETE', 'REPLICATES', 'REFERENCES', 'DIFFERENCE', 'COL
            'wide', 'variant_of', 'variants_table', 'marked_points', 'variants_view', 'markdown', 'verdict', 'verdicts',
            'gains', 'marks', 'main_table', 'readme_block', 'replace_block', 'calibration_table', 'confidences',
            'confidence_tables', 'draw_confidence', 'answered_scores', 'paper_table', 'latex_table', 'compare',
-           'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'read_table', 'show_table']
+           'compare_cell', 'comparison_text', 'write_report', 'write_figures', 'write_figure', 'read_table',
+           'show_table']
 
 # %% ../nbs/19_report.ipynb #5935640c
 import json, re, textwrap
@@ -678,15 +679,16 @@ def write_report(results, folder):
 
 def write_figures(folder, results, table, differences):
     "Write every figure as PNG: for each data set contest, heat map and confidence, and the forest of all."
-    figures = {}
-    for dataset, rows in table.groupby("dataset"):
-        figures |= {dataset: draw_conditions(rows), f"{dataset}-heat": draw_heat(rows), f"{dataset}-confidence": draw_confidence(results[dataset])}
-    if (differences.condition == MISSING).any(): figures["differences"] = draw_forest(differences, {dataset: r.facts["note"] for dataset, r in results.items()})
     folder.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        if figure is None: continue
-        figure.savefig(folder/f"{name}.png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
+    for dataset, rows in table.groupby("dataset"):
+        write_figure(folder/dataset, draw_conditions(rows)); write_figure(folder/f"{dataset}-heat", draw_heat(rows)); write_figure(folder/f"{dataset}-confidence", draw_confidence(results[dataset]))
+    if (differences.condition == MISSING).any(): write_figure(folder/"differences", draw_forest(differences, {dataset: r.facts["note"] for dataset, r in results.items()}))
+
+
+def write_figure(path, figure):
+    "Write a figure as <path>.png, always to the same bytes, and close it; nothing if there is none."
+    if figure is None: return
+    figure.savefig(f"{path}.png", dpi=110, metadata={"Software": None}); plt.close(figure)
 
 
 def read_table(folder, name="conditions"):

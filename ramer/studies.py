@@ -31,7 +31,7 @@ from .experiment import clips_line, commit, fit_shared, read_kept, record, resul
 from .folders import file_name, write_text
 from .protocol import Protocol, load_dataset
 from .ramer import Ramer
-from .report import MISSING, Results, answered_scores, by_method, conditions_table, difference_rows, marked_points, markdown, read_lines, set_names, short, units_of, wide
+from .report import MISSING, Results, answered_scores, by_method, conditions_table, difference_rows, marked_points, markdown, read_lines, set_names, short, units_of, wide, write_figure
 from .statistics import Estimate, holm
 from .store import unit
 from .training import Config
@@ -464,7 +464,7 @@ def write_study(results, name):
     write_text(folder/"answer.md", "\n\n".join([f"# {study.question}", answer(name, table), markdown(study_view(table)), f"WA in % over the study's conditions, and points against *{study.reference}*{named}, paired by clip, 95 % intervals; ▲ ▼: p < .05 after Holm's correction over the arms. "
                                                  f"Runs (folds × seeds): {', '.join(f'{d} {int(n)}' for d, n in table.groupby('dataset').runs.min().items())}.", "![points against the reference](figure.png)", f"What would change it: {study.change}"]) + "\n")
     figure = (study.draw or draw_study)(table, *(written_table(results, other) for other in study.also))
-    figure.savefig(folder/"figure.png", dpi=110, metadata={"Software": None}); plt.close(figure)
+    write_figure(folder/"figure", figure)
     return table
 
 

@@ -2,11 +2,11 @@
 
 A killed study goes on where it was when the same command is given again.
 """
-import argparse, json, os, sys
+import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweep import ONE_THREAD, ROOT, Job, run_jobs
+from sweep import ROOT, Job, finish, folders, options_of_all
 
 DATASETS = ("mosi", "ravdess", "ravdess-goemotions", "ravdess-frames", "gaussian", "prototypes")
 SIZED = dict.fromkeys(("database", "growth", "unseen"), ("mer2024-shaped",))     # studies that are run there, too: size is the question, or every world is
@@ -41,25 +41,20 @@ def main(arguments=None):
     from ramer.protocol import available_datasets, load_dataset
     from ramer.gains import STUDIES
     from ramer.studies import write_page
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of_all(__doc__)
     parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join([*STUDIES, RESOURCES])}")
     parser.add_argument("--datasets", nargs="+", help="only these, of those that can be loaded")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults in every arm")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=ROOT/"runs")
-    parser.add_argument("--publish", action="store_true", help="write into results/ instead of the runs folder")
-    options = parser.parse_args(arguments)
-    os.environ.update(ONE_THREAD)
-    runs, here = options.runs.resolve(), available_datasets()
-    results = ROOT/"results" if options.publish else runs/"results"
+    options, here = parser.parse_args(arguments), available_datasets()
+    runs, results = folders(options)
     for name in options.names or [*STUDIES, RESOURCES]:
         study = STUDIES.get(choose("study", name, [*STUDIES, RESOURCES]))
         asked = [d for d in options.datasets or (*DATASETS, *SIZED.get(name, ())) if study and d in here and study.suits(load_dataset(d))]
         parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes) if study else resources_jobs(runs, results)
         last.out.unlink(missing_ok=True)
-        if run_jobs(parts, options.workers, name) or run_jobs([last], 1, f"{name}, answer"): sys.exit(f"a notebook of {name} failed; the traces are in {last.out.parent}")
+        finish(parts, options.workers, name, last.out.parent)
+        finish([last], 1, f"{name}, answer", last.out.parent)
         print((results/"studies"/name/"answer.md").read_text())
     write_page(results)
     if options.publish: publish_readme(results)

@@ -190,44 +190,70 @@ def run_jobs(todo, workers, title, timeout=3600):
     return failed
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--grid", choices=("quick", "default", "leaks", "publish"), default="default")
+def options_of_all(doc):
+    "A parser with the options that every sweep has."
+    parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=ROOT/"runs", help="where run folders, executed notebooks and results go")
     parser.add_argument("--changes", type=json.loads, default={}, help="JSON: fields of Config that differ from the defaults")
-    parser.add_argument("--tune", action="store_true", help="first let every method try its three values of one field on dev; otherwise the committed choices hold")
-    parser.add_argument("--publish", action="store_true", help="replace what results/ and the README hold")
-    for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, the lines of other data sets and methods stay")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--publish", action="store_true", help="write into results/ and the README instead of the runs folder")
+    return parser
+
+
+def folders(options):
+    "(the runs folder, the folder of results), absolute; from here on, whatever runs has one thread."
     os.environ.update(ONE_THREAD)
     runs = options.runs.resolve()
-    wanted = {what: getattr(options, what) for what in ("datasets", "methods", "seeds")}
-    parts, tuning = only(grid_parts(options.grid), **wanted), ROOT/"results"/"tuning"
-    if options.tune:
-        if run_jobs(tune_jobs(parts, runs, options.changes), options.workers, "tune"): sys.exit(f"tuning failed; the traces are in {runs/'notebooks'}")
-        from ramer.experiment import collect_tuning
-        tuning = ROOT/"results"/"tuning" if options.publish else runs/"results"/"tuning"
-        print(*collect_tuning(runs, tuning), sep="\n")
-    if options.grid == "leaks":
-        from ramer.folders import write_text
-        from ramer.leaks import collect_leaks, leaks_block, write_leaks
-        from ramer.report import replace_block
-        if run_jobs(leak_jobs(parts, runs, options.changes), options.workers, "leaks"): sys.exit(f"a notebook failed; the traces are in {runs/'notebooks'}")
-        out = ROOT/"results" if options.publish else runs/"results"
-        collect_leaks(runs, out)
-        table = write_leaks(out)
-        if options.publish: write_text(ROOT/"README.md", replace_block((ROOT/"README.md").read_text(), leaks_block(table)))
-        return print((out/"leaks"/"inflation.md").read_text())
+    return runs, ROOT/"results" if options.publish else runs/"results"
+
+
+def finish(todo, workers, title, traces):
+    "`run_jobs`, and an end to it all if a notebook failed."
+    if failed := run_jobs(todo, workers, title): sys.exit(f"{title}: {failed} notebooks failed; errors are above, traces in {traces}")
+
+
+def tune(parts, runs, results, options):
+    "Let every method of the parts try its values; returns the folder of the choices."
+    from ramer.experiment import collect_tuning
+    finish(tune_jobs(parts, runs, options.changes), options.workers, "tune", runs/"notebooks")
+    print(*collect_tuning(runs, results/"tuning"), sep="\n")
+    return results/"tuning"
+
+
+def measure_leaks(parts, runs, results, options):
+    "Measure what each leak is worth on the parts, and print it."
+    from ramer.folders import write_text
+    from ramer.leaks import collect_leaks, leaks_block, write_leaks
+    from ramer.report import replace_block
+    finish(leak_jobs(parts, runs, options.changes), options.workers, "leaks", runs/"notebooks")
+    collect_leaks(runs, results)
+    table = write_leaks(results)
+    if options.publish: write_text(ROOT/"README.md", replace_block((ROOT/"README.md").read_text(), leaks_block(table)))
+    print((results/"leaks"/"inflation.md").read_text())
+
+
+def make_tables(parts, runs, results, options, tuning):
+    "Train and judge the parts, then write the tables and say how they compare with the committed ones."
     train, judge = jobs(parts, runs, options.changes, tuning)
-    failed = run_jobs(train, options.workers, "train") or run_jobs(judge, options.workers, "conditions")
-    if failed: sys.exit(f"{failed} notebooks failed; their errors are above, their traces in {runs/'notebooks'}")
-    out = ROOT/"results" if options.publish else runs/"results"
-    if options.publish and not any(wanted.values()): shutil.rmtree(out/"runs", ignore_errors=True)
-    tables = Job("tables", runs/"notebooks"/"tables.ipynb", {"runs": str(runs), "results": str(out), "committed": str(ROOT/"results"), "publish": options.publish})
+    for todo, title in ((train, "train"), (judge, "conditions")): finish(todo, options.workers, title, runs/"notebooks")
+    if options.publish and not (options.datasets or options.methods or options.seeds): shutil.rmtree(results/"runs", ignore_errors=True)
+    tables = Job("tables", runs/"notebooks"/"tables.ipynb", {"runs": str(runs), "results": str(results), "committed": str(ROOT/"results"), "publish": options.publish})
     tables.out.unlink(missing_ok=True)
-    if run_jobs([tables], 1, "tables"): sys.exit(f"the tables notebook failed; its trace is in {tables.out}")
-    print((out/"comparison.txt").read_text() if not options.publish else f"published to {out}; read the change with git diff")
+    finish([tables], 1, "tables", tables.out)
+    print((results/"comparison.txt").read_text() if not options.publish else f"published to {results}; read the change with git diff")
+
+
+def main(arguments=None):
+    parser = options_of_all(__doc__)
+    parser.add_argument("--grid", choices=("quick", "default", "leaks", "publish"), default="default")
+    parser.add_argument("--tune", action="store_true", help="first let every method try its three values of one field on dev; otherwise the committed choices hold")
+    for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, the lines of other data sets and methods stay")
+    options = parser.parse_args(arguments)
+    runs, results = folders(options)
+    parts = only(grid_parts(options.grid), datasets=options.datasets, methods=options.methods, seeds=options.seeds)
+    tuning = tune(parts, runs, results, options) if options.tune else ROOT/"results"/"tuning"
+    if options.grid == "leaks": measure_leaks(parts, runs, results, options)
+    else: make_tables(parts, runs, results, options, tuning)
 
 
 if __name__ == "__main__": main()
