@@ -363,9 +363,10 @@ def against_zero(differences, metric="WA"):
 
 
 def draw_forest(differences, notes, metric="WA"):
-    "Each method minus zero-fill in points, mean over the incomplete conditions, a panel per data set; significant ones filled. notes: {data set: note}. Returns the figure."
+    "Each method minus zero-fill in points, mean over the incomplete conditions, a panel per data set; significant ones filled. notes: {data set: note}. Returns the figure, or None where nobody but floor and ceiling is held against it."
     rows = against_zero(differences, metric)
     rows = rows[~rows.method.isin(["prior", "bayes"])]                                               # floor and ceiling would stretch the axis
+    if rows.empty: return None
     methods, datasets = [m for m in ORDER if m in set(rows.method)], sorted(set(rows.dataset))
     fig, axes = plt.subplots(1, len(datasets), figsize=(1.6 + 1.9 * len(datasets), 1.4 + .23 * len(methods)), sharey=True, squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
@@ -682,7 +683,7 @@ def write_figures(folder, results, table, differences):
     folder.mkdir(exist_ok=True)
     for dataset, rows in table.groupby("dataset"):
         write_figure(folder/dataset, draw_conditions(rows)); write_figure(folder/f"{dataset}-heat", draw_heat(rows)); write_figure(folder/f"{dataset}-confidence", draw_confidence(results[dataset]))
-    if (differences.condition == MISSING).any(): write_figure(folder/"differences", draw_forest(differences, {dataset: r.facts["note"] for dataset, r in results.items()}))
+    write_figure(folder/"differences", draw_forest(differences, {dataset: r.facts["note"] for dataset, r in results.items()}))
 
 
 def write_figure(path, figure):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT/"tools"))
-import sweep
+import study, sweep
 
 EXPERIMENTS = sorted((ROOT/"nbs"/"experiments").rglob("*.ipynb"))
 STUDIES = [path for path in EXPERIMENTS if path.parent.name == "studies"]
@@ -169,6 +169,17 @@ def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
     fits = table[(table.clips == 200) & (table.stage != "an answer")].groupby("method").cpu.sum()
     assert f"*ramer-e2e* {fits['ramer-e2e'] / fits['ramer']:.1f} times the processor seconds to fit" in said
     assert said in write_page(tmp_path)
+
+
+@pytest.mark.parametrize("tool, arguments, meant", [(study, ["fusoin"], "fusion"), (study, ["fusion", "--datasets", "gausian"], "gaussian"), (sweep, ["--grid", "publish", "--methods", "mmim"], "mmin"), (sweep, ["--datasets", "gausian"], "gaussian")])
+def test_a_wrong_name_ends_a_command_with_one_line(tool, arguments, meant, capsys):
+    with pytest.raises(SystemExit): tool.main(arguments)
+    assert f"did you mean '{meant}'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_study_of_what_a_data_set_lacks_says_so(tmp_path, capsys):
+    study.main(["enrolment", "--datasets", "gaussian", "--runs", str(tmp_path)])
+    assert "nothing was run" in capsys.readouterr().out and not list(tmp_path.rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem in ("map", "unlabelled") else path for path in STUDIES if path.stem != "resources"], ids=lambda p: p.stem)       # worlds that are made again

@@ -41,16 +41,21 @@ def main(arguments=None):
     from ramer.protocol import available_datasets, load_dataset
     from ramer.gains import STUDIES
     from ramer.studies import write_page
-    parser = options_of_all(__doc__)
-    parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join([*STUDIES, RESOURCES])}")
-    parser.add_argument("--datasets", nargs="+", help="only these, of those that can be loaded")
+    parser, known = options_of_all(__doc__), [*STUDIES, RESOURCES]
+    parser.add_argument("names", nargs="*", help=f"which studies; default all: {', '.join(known)}")
+    parser.add_argument("--datasets", nargs="+", help="only these; default: all that can be loaded")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     options, here = parser.parse_args(arguments), available_datasets()
+    try:
+        names = [choose("study", name, known) for name in options.names or known]
+        for name in options.datasets or (): choose("data set", name, here)
+    except ValueError as error: parser.error(str(error))
     runs, results = folders(options)
-    for name in options.names or [*STUDIES, RESOURCES]:
-        study = STUDIES.get(choose("study", name, [*STUDIES, RESOURCES]))
+    for name in names:
+        study = STUDIES.get(name)
         asked = [d for d in options.datasets or (*DATASETS, *SIZED.get(name, ())) if study and d in here and study.suits(load_dataset(d))]
+        if study and not asked: print(f"{name}: none of {', '.join(options.datasets or DATASETS)} has what it asks about, so nothing was run"); continue
         parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes) if study else resources_jobs(runs, results)
         last.out.unlink(missing_ok=True)
         finish(parts, options.workers, name, last.out.parent)

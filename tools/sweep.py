@@ -250,7 +250,8 @@ def main(arguments=None):
     for what in ("datasets", "methods", "seeds"): parser.add_argument(f"--{what}", nargs="+", help="only these; with --publish, the lines of other data sets and methods stay")
     options = parser.parse_args(arguments)
     runs, results = folders(options)
-    parts = only(grid_parts(options.grid), datasets=options.datasets, methods=options.methods, seeds=options.seeds)
+    try: parts = only(grid_parts(options.grid), datasets=options.datasets, methods=options.methods, seeds=options.seeds)
+    except ValueError as error: parser.error(str(error))
     tuning = tune(parts, runs, results, options) if options.tune else ROOT/"results"/"tuning"
     if options.grid == "leaks": measure_leaks(parts, runs, results, options)
     else: make_tables(parts, runs, results, options, tuning)
