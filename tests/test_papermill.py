@@ -158,7 +158,9 @@ def test_there_is_a_notebook_for_each_study():
 
 def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
     from ramer.studies import write_page
-    run_notebook("studies/resources", {"sizes": [100, 200], "methods": ["ramer", "ramer-e2e"], "repeats": 1, "epochs": 1, "results": str(tmp_path)})
+    _, job = study.resources_jobs(tmp_path/"runs", tmp_path)
+    job.parameters.update(sizes=[100, 200], methods=["ramer", "ramer-e2e"], repeats=1, epochs=1)
+    assert sweep.run_jobs([job], 1, "resources") == 0
     folder = tmp_path/"studies"/"resources"
     table = pd.read_csv(folder/"table.csv")
     stages = {method: list(dict.fromkeys(some.stage)) for method, some in table.groupby("method")}

@@ -149,22 +149,23 @@ def is_done(out, key):
 
 
 def execute(job, key, timeout):
-    "Execute one notebook in this worker; returns (job, seconds, error or '')."
+    "Execute one notebook in this worker, in the notebook's folder; returns (job, seconds, error or '')."
     import nbformat, papermill
     start, part, error, log = time.time(), job.out.with_suffix(".part.ipynb"), "", job.out.with_suffix(".log")
+    notebook = NOTEBOOKS/f"{job.notebook}.ipynb"
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)  # the kernel's own stderr goes there too
     logger = logging.getLogger("papermill")
     logger.handlers[:], logger.propagate = [logging.FileHandler(log)], False
     logger.setLevel("INFO")
     try:
-        papermill.execute_notebook(NOTEBOOKS/f"{job.notebook}.ipynb", str(part), parameters=job.parameters, kernel_name="python3", cwd=str(NOTEBOOKS),
+        papermill.execute_notebook(notebook, str(part), parameters=job.parameters, kernel_name="python3", cwd=str(notebook.parent),
                                    progress_bar=False, log_output=True, execution_timeout=timeout, start_timeout=120)
     except papermill.PapermillExecutionError as e: error = f"cell {e.cell_index}: {e.ename}: {e.evalue}"
     except Exception as e: error = f"{type(e).__name__}: {next(iter(str(e).strip().splitlines()), '')}"
     if part.exists():
-        notebook = nbformat.read(part, 4)
-        notebook.metadata["ramer"] = {"key": key, "ok": not error}
-        nbformat.write(notebook, part)
+        executed = nbformat.read(part, 4)
+        executed.metadata["ramer"] = {"key": key, "ok": not error}
+        nbformat.write(executed, part)
         os.replace(part, job.out)
     return job, time.time() - start, error
 
