@@ -6,11 +6,12 @@
 __all__ = ['SPOILS', 'SHARES', 'NEIGHBOURS', 'STUDIES', 'KEPT', 'FACTS', 'BEGIN', 'END', 'SPOILED', 'FILTERS', 'BLIND',
            'ANSWERED', 'wrong_labels', 'noisy_features', 'wrong_pairs', 'ambiguous', 'changed', 'spoiled', 'Study',
            'retrieval_facts', 'Retrieved', 'retrieved', 'overlap', 'Place', 'Answer', 'study_run', 'place_run',
-           'kept_arm', 'keep', 'condition_answers', 'answer_lines', 'collect_studies', 'read_study', 'with_conditions',
-           'study_table', 'unchanged', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
-           'mean_facts', 'study_view', 'fullest_first', 'draw_study', 'draw_cases', 'draw_points', 'answer',
-           'told_contrasts', 'clearly', 'told', 'listed', 'write_study', 'written_table', 'write_page', 'studies_block',
-           'quality_arms', 'withheld_contrasts', 'kept_answers', 'told_quality', 'draw_quality', 'draw_kept']
+           'kept_arm', 'keep', 'condition_answers', 'with_tuned_features', 'answer_lines', 'collect_studies',
+           'read_study', 'with_conditions', 'study_table', 'unchanged', 'contrast_row', 'contrasts_of',
+           'without_contrasts', 'compared_arms', 'mean_facts', 'study_view', 'fullest_first', 'draw_study',
+           'draw_cases', 'draw_points', 'answer', 'told_contrasts', 'clearly', 'told', 'listed', 'write_study',
+           'written_table', 'write_page', 'studies_block', 'quality_arms', 'withheld_contrasts', 'kept_answers',
+           'told_quality', 'draw_quality', 'draw_kept']
 
 # %% ../nbs/21_studies.ipynb #28228f96
 import json, textwrap
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 
 from .conditions import all_conditions, choose, condition_mask, mask_codes
-from .controls import configure
+from .controls import configure, make_method
 from .encoders import hidden_features
 from .experiment import clips_line, commit, fit_shared, read_kept, record, result_line, test_clips, training_record, write_lines
 from .folders import file_name, write_text
@@ -123,7 +124,7 @@ STUDIES = {
     "feature-source": Study(
         "Do hidden features retrieve better than raw embeddings, which capture shallow features such as semantics rather than emotions?",
         {"hidden": {"method": "ramer"}, "raw": {"method": "ramer-raw"}, "whitened": {"method": "ramer-whitened"}, "supervised": {"method": "ramer-supervised"},
-         "hidden, live queries": {"method": "ramer", "query": "live"}, "hidden, frozen encoders": {"method": "ramer", "encoders": "frozen"}, "random neighbours": {"method": "random"}, "no retrieval": {"method": "zero"}},
+         "hidden, live queries": {"method": "ramer", "query": "live"}, "hidden, fine-tuned": {"method": "ramer", "features": "fine-tuned"}, "hidden, frozen encoders": {"method": "ramer", "encoders": "frozen"}, "random neighbours": {"method": "random"}, "no retrieval": {"method": "zero"}},
         "hidden", "Features in which another emotion is a small step away, so that the space decides who is near; larger train sets, on which h is less fitted to its own clips."),
     "top-k": Study(
         "Do several neighbours bring the retrieval back to the correct distribution, where one may deviate from the original emotion, and does a larger K dilute it?",
@@ -256,10 +257,17 @@ def keep(path, wanted, make):
 
 
 def condition_answers(study, place, config, rest, shared):
-    "The default Answers: one method, on train clips `spoiled` as the arm's `train` says, under the study's conditions."
+    "The default Answers: one method, on train clips `spoiled` as the arm's `train` says, with fine-tuned `features` if it says so, under the study's conditions."
     how = rest.get("train", "")
-    method = fit_shared(config, spoiled(place.protocol.train, how, config.seed), place.protocol.dev, shared.setdefault(how, {}))
+    train, dev = spoiled(place.protocol.train, how, config.seed), place.protocol.dev
+    method = fit_shared(config, train, dev, shared.setdefault(how, {}))
+    if rest.get("features") == "fine-tuned": method = with_tuned_features(method, train, dev)
     for condition in study.conditions(place.protocol.modalities): yield Answer(condition, method, place.protocol.judge(method.predict_proba, condition), retrieval_facts(method, place.test, condition))
+
+
+def with_tuned_features(method, train, dev):
+    "The method fitted once more, with the encoders that its stage 3 left in stage 1's place: it stores, and searches by, features that were fine-tuned."
+    return make_method(method.config, replace(method.stage1, network=method.network)).fit(train, dev)
 
 
 def answer_lines(answers, place, wanted):
