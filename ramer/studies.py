@@ -114,6 +114,11 @@ class Study:
         "The incomplete conditions that the question is about; a list, perhaps empty."
         return [name for name, kept in all_conditions(modalities).items() if self.at_least <= len(kept) < len(modalities)]
 
+    def own_clips(self, place):
+        "{'clips': the line of the clips and cases that are judged}, where these are not the data set's test clips under its conditions; else {}."
+        if not (self.cases or self.asks): return {}
+        return {"clips": place.clips(self.cases(place) if self.cases else None)}
+
     def suits(self, dataset):
         "Whether the question can be asked of a Dataset."
         return bool(self.conditions(dataset.parts(0)[1].modalities)) and self.needs(dataset)
@@ -244,9 +249,8 @@ def kept_arm(study, place, arm, shared):
     config, rest = place.config(study.arms[arm])
     if config.database != "small" and not study.cases and not (place.protocol.train.labels < 0).any() or config.method == "bayes" and config.dataset not in WORLDS: return []
     wanted = record(config, "-".join([place.protocol.data_hash, " ".join(map(str, rest.values()))]))
-    own = {"clips": place.clips(study.cases and study.cases(place))} if study.cases or study.asks else {}
     answers = (study.answers or condition_answers)(study, place, config, rest, shared)                    # nothing runs until it is asked for
-    make = lambda: {"lines": [{"method": arm} | line for line in answer_lines(answers, place, wanted)]} | own
+    make = lambda: {"lines": [{"method": arm} | line for line in answer_lines(answers, place, wanted)]} | study.own_clips(place)
     return keep(place.folder/f"{file_name(arm)}-fold{config.fold}-seed{config.seed}.json", wanted, make)["lines"]
 
 

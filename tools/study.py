@@ -53,9 +53,9 @@ def main(arguments=None):
     except ValueError as error: parser.error(str(error))
     runs, results = folders(options)
     for name in names:
-        study = STUDIES.get(name)
-        asked = [d for d in options.datasets or (*DATASETS, *SIZED.get(name, ())) if study and d in here and study.suits(load_dataset(d))]
-        if study and not asked: print(f"{name}: none of {', '.join(options.datasets or DATASETS)} has what it asks about, so nothing was run"); continue
+        study, wanted = STUDIES.get(name), options.datasets or (*DATASETS, *SIZED.get(name, ()))
+        asked = [d for d in wanted if study and d in here and study.suits(load_dataset(d))]
+        if study and not asked: print(f"{name}: none of {', '.join(wanted)} has what it asks about, so nothing was run"); continue
         parts, last = study_jobs(name, asked, options.folds, options.seeds, runs, results, options.changes) if study else resources_jobs(runs, results)
         last.out.unlink(missing_ok=True)
         finish(parts, options.workers, name, last.out.parent)
