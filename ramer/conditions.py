@@ -4,55 +4,67 @@
 
 # %% auto #0
 __all__ = ['condition_name', 'all_conditions', 'choose', 'condition_mask', 'mask_codes', 'code_masks', 'random_masks', 'within',
-           'rows_with', 'mask_hash', 'check_mask']
+           'rows_with', 'Condition', 'by_condition', 'mask_hash', 'check_mask']
 
-# %% ../nbs/00_conditions.ipynb #b57b5a9c
-import difflib, hashlib
+# %% ../nbs/00_conditions.ipynb #b3370506
+import difflib
+import hashlib
+import numpy as np
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 # %% ../nbs/00_conditions.ipynb #3611144c
-def condition_name(available):
+def condition_name(available: Sequence[str]) -> str:
     """The name of the condition in which just these modalities are available.
 
     available: modality names, in the data set's order.
     Returns str: `"av"` for single letters, `"audio+text"` for words.
     """
-    return ("" if all(len(m) == 1 for m in available) else "+").join(available)
+    are_letters = all(len(modality) == 1 for modality in available)
+    return ("" if are_letters else "+").join(available)
 
 
-def all_conditions(modalities=("a", "v", "l")):
-    """Every condition as `{name: available modalities}`: single modalities first, the complete clip last.
+def all_conditions(modalities: Sequence[str] = ("a", "v", "l")) -> dict[str, tuple[str, ...]]:
+    """Every condition as `{name: available modalities}`.
 
-    Source: the six incomplete conditions of RAMER (and of AIM3-RUC/MMIN: data/multimodal_miss_dataset.py), and full.
+    Single modalities come first, the complete clip last.
+    Source: the six incomplete conditions of RAMER (and of AIM3-RUC/MMIN:
+    data/multimodal_miss_dataset.py), and full.
     """
     sizes = range(1, len(modalities) + 1)
-    return {condition_name(kept): kept for size in sizes for kept in combinations(modalities, size)}
+    kept = [available for size in sizes for available in combinations(modalities, size)]
+    return {condition_name(available): available for available in kept}
 
 # %% ../nbs/00_conditions.ipynb #9b62b728
-def choose(kind, name, options):
+def choose(kind: str, name: str, options: Iterable[str]) -> str:
     """`name` if it is one of `options`.
 
-    Raises ValueError that says what was given, what was expected and which option is nearest.
+    kind: what the name names, for the message.
+    Raises ValueError with what was given, what was expected and which option is nearest.
     """
     options = list(options)
-    if name in options: return name
-    near = [o for o in options if sorted(o) == sorted(str(name))] or difflib.get_close_matches(str(name), options, n=1, cutoff=.5)
+    if name in options:
+        return name
+    near = [option for option in options if sorted(option) == sorted(str(name))]
+    near = near or difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{kind} {name!r} is unknown; expected one of {', '.join(options)}{hint}")
 
 # %% ../nbs/00_conditions.ipynb #ccb532e5
-def condition_mask(condition, n, modalities=("a", "v", "l")):
+def condition_mask(
+    condition: str, n: int, modalities: Sequence[str] = ("a", "v", "l")
+) -> np.ndarray:
     """The constant mask of one condition.
 
     Returns (n, M) bool, True where available. Raises ValueError for an unknown condition.
     """
-    kept = all_conditions(modalities)[choose("condition", condition, all_conditions(modalities))]
-    return np.tile(np.isin(modalities, kept), (n, 1))
+    conditions = all_conditions(modalities)
+    available = conditions[choose("condition", condition, conditions)]
+    return np.tile(np.isin(modalities, available), (n, 1))
 
 # %% ../nbs/00_conditions.ipynb #b1434254
-def mask_codes(mask):
+def mask_codes(mask: np.ndarray) -> np.ndarray:
     """Each row's condition as a number: the sum of 2**m over the available modalities m.
 
     mask: (N, M) bool. Returns (N,) int64, from 0 (nothing available) to 2**M - 1 (complete).
@@ -60,50 +72,113 @@ def mask_codes(mask):
     return np.asarray(mask) @ (1 << np.arange(np.shape(mask)[1]))
 
 
-def code_masks(codes, n_modalities):
+def code_masks(codes: Sequence[int] | np.ndarray, n_modalities: int) -> np.ndarray:
     """The inverse of `mask_codes`. codes: (N,) int. Returns (N, M) bool."""
     return (np.asarray(codes)[:, None] >> np.arange(n_modalities)) & 1 == 1
 
 
-def random_masks(n, n_modalities, generator):
+def random_masks(n: int, n_modalities: int, generator: np.random.Generator) -> np.ndarray:
     """A random condition for each of n clips, every non-empty one with the same chance.
 
-    generator: numpy Generator. Returns (n, M) bool, at least one True in every row.
-    Source: RAMER stage 3; the complete clip is drawn too, unlike AIM3-RUC/MMIN, because it is also tested.
+    Returns (n, M) bool, at least one True in every row.
+    Source: RAMER stage 3; the complete clip is drawn too, unlike AIM3-RUC/MMIN, because it is
+    also tested.
     """
-    return code_masks(generator.integers(1, 2 ** n_modalities, n), n_modalities)
+    return code_masks(generator.integers(1, 2**n_modalities, n), n_modalities)
 
 # %% ../nbs/00_conditions.ipynb #99513a0f
-def within(mask, here):
-    """What is left of a mask for clips that lack modalities: `mask & here`, and all that a clip has where nothing would be left.
+def within(mask: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """What is left of a mask for clips that lack modalities.
 
-    mask, here: (N, M) bool. Returns (N, M) bool.
+    That is `mask & present`, and all that a clip has where nothing would be left.
+    mask, present: (N, M) bool. Returns (N, M) bool.
     """
-    left = mask & here
-    return np.where(left.any(1, keepdims=True), left, here)
+    left = mask & present
+    return np.where(left.any(1, keepdims=True), left, present)
 
 
-def rows_with(mask, here):
-    "The rows of the clips that have all that a mask says is available: (n,) int. mask: (N, M) or (1, M) bool; here: (N, M) bool."
-    return np.flatnonzero((here | ~mask).all(1))
+def rows_with(mask: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The rows of the clips that have all that a mask makes available: (n,) int.
+
+    mask: (N, M) or (1, M) bool; present: (N, M) bool.
+    """
+    return np.flatnonzero((present | ~mask).all(1))
+
+# %% ../nbs/00_conditions.ipynb #00aa0002
+@dataclass(frozen=True)
+class Condition:
+    """What is available of some clips.
+
+    name: as `condition_name` gives it. available: names of the available modalities.
+    code: as `mask_codes` gives it. modalities: names of all modalities, in the data set's order.
+    """
+
+    name: str
+    available: tuple[str, ...]
+    code: int
+    modalities: tuple[str, ...]
+
+    @classmethod
+    def from_code(cls, code: int, modalities: Sequence[str]) -> "Condition":
+        "The condition with this code."
+        kept = code_masks([code], len(modalities))[0]
+        available = tuple(m for m, is_kept in zip(modalities, kept) if is_kept)
+        return cls(condition_name(available), available, int(code), tuple(modalities))
+
+    @property
+    def mask(self) -> np.ndarray:
+        "(M,) bool, True where available."
+        return np.isin(self.modalities, self.available)
+
+    def masks(self, n: int) -> np.ndarray:
+        "The constant mask of n clips: (n, M) bool."
+        return np.tile(self.mask, (n, 1))
+
+    def rows(self, present: np.ndarray) -> np.ndarray:
+        "The rows of the clips that have all of it: (n,) int. present: (N, M) bool."
+        return rows_with(self.mask[None], present)
+
+
+def by_condition(
+    mask: np.ndarray, modalities: Sequence[str], most: int | None = None
+) -> Iterator[tuple[Condition, np.ndarray]]:
+    """Each condition of a mask with the rows under it, in the order of the codes.
+
+    mask: (N, M) bool. most: how many rows come at once; default: all of a condition.
+    Yields (Condition, (n,) int), n at least 1.
+    """
+    codes = mask_codes(mask)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        condition = Condition.from_code(code, modalities)
+        step = most or len(rows)
+        for start in range(0, len(rows), step):
+            yield condition, rows[start : start + step]
 
 # %% ../nbs/00_conditions.ipynb #758fd4a2
-def mask_hash(mask):
+def mask_hash(mask: np.ndarray) -> str:
     """First 12 hex digits of the SHA-256 of a mask's shape and bits."""
     mask = np.asarray(mask, bool)
     return hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()[:12]
 
 
-def check_mask(mask, n, modalities):
+def check_mask(mask: np.ndarray, n: int, modalities: Sequence[str]) -> np.ndarray:
     """`mask` as a (n, M) bool array.
 
-    Raises ValueError if the shape is another, if it is not boolean, or if a row has nothing available.
+    Raises ValueError if the shape is another, if it is not boolean, or if a row has nothing
+    available.
     """
     mask = np.asarray(mask)
-    if mask.shape != (n, len(modalities)) or mask.dtype != bool:
-        raise ValueError(f"the mask is {mask.dtype} {mask.shape}, expected bool {(n, len(modalities))}: a row per clip, "
-                         f"a column for each of {', '.join(modalities)}")
-    if not mask.any(1).all():
-        row = int(np.flatnonzero(~mask.any(1))[0])
-        raise ValueError(f"mask row {row} has no modality available; leave such clips out or answer them with the class prior")
+    expected = (n, len(modalities))
+    if mask.shape != expected or mask.dtype != bool:
+        raise ValueError(
+            f"the mask is {mask.dtype} {mask.shape}, expected bool {expected}: a row per clip, "
+            f"a column for each of {', '.join(modalities)}"
+        )
+    empty = np.flatnonzero(~mask.any(1))
+    if len(empty):
+        raise ValueError(
+            f"mask row {empty[0]} has no modality available; leave such clips out or answer them "
+            "with the class prior"
+        )
     return mask
