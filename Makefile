@@ -4,26 +4,33 @@ BIN   := .venv/bin
 READY := .venv/.ready
 JOBS  ?= 2
 RUNS  ?= runs
+LINTED := nbs tests tools benchmarks
 LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
 WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks study studies test sync render lock clean
+.PHONY: help results publish leaks study studies test lint format sync render lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
-	$(BIN)/python tools/sweep.py --grid $(if $(QUICK),quick,default) --workers $(JOBS) --runs $(RUNS)
-publish: $(READY)  ## rerun the full grid and replace what results/ and the README hold (ARGS="--methods ae mmin": only add or replace these; ARGS=--tune: let every method try its values first)
-	$(BIN)/python tools/sweep.py --grid publish --workers $(JOBS) --runs $(RUNS) --publish $(ARGS)
-leaks: $(READY)    ## measure what each leak is worth, into $(RUNS)/results/leaks (ARGS="--datasets mosi": only there; ARGS=--publish: into results/)
-	$(BIN)/python tools/sweep.py --grid leaks --workers $(JOBS) --runs $(RUNS) $(ARGS)
-study: $(READY)    ## rerun one study: make study NAME=top-k (ARGS="--datasets mosi": only there; ARGS=--publish: into results/)
-	$(BIN)/python tools/study.py $(NAME) --workers $(JOBS) --runs $(RUNS) $(ARGS)
+	$(BIN)/ramer sweep $(if $(QUICK),quick,default) --workers $(JOBS) --runs $(RUNS)
+publish: $(READY)  ## rerun the full grid and replace what results/ and the README hold (ARGS="--method ae --method mmin": only add or replace these; ARGS=--tune: let every method try its values first)
+	$(BIN)/ramer sweep publish --workers $(JOBS) --runs $(RUNS) --publish $(ARGS)
+leaks: $(READY)    ## measure what each leak is worth, into $(RUNS)/results/leaks (ARGS="--dataset mosi": only there; ARGS=--publish: into results/)
+	$(BIN)/ramer sweep leaks --workers $(JOBS) --runs $(RUNS) $(ARGS)
+study: $(READY)    ## rerun one study: make study NAME=top-k (ARGS="--dataset mosi": only there; ARGS=--publish: into results/)
+	$(BIN)/ramer study $(NAME) --workers $(JOBS) --runs $(RUNS) $(ARGS)
 studies: $(READY)  ## rerun all studies and the page results/studies.md would be
-	$(BIN)/python tools/study.py --workers $(JOBS) --runs $(RUNS) $(ARGS)
-test: $(READY)  ## every test (ARGS=--slow: the long ones too)
+	$(BIN)/ramer study --workers $(JOBS) --runs $(RUNS) $(ARGS)
+test: lint  ## the linter, then every test (ARGS=--slow: the long ones too)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(ARGS)
+lint: $(READY)  ## ruff's rules and format, and the types of the package
+	$(BIN)/ruff check -q $(LINTED) ramer
+	$(BIN)/ruff format -q --check $(LINTED)
+	$(BIN)/mypy
+format: $(READY)  ## write ruff's format into notebooks and tests
+	$(BIN)/ruff format -q $(LINTED)
 sync: $(READY)  ## export the notebooks to ramer/ and clean them
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 render: $(READY)  ## rerun the library notebooks and keep their outputs

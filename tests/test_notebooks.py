@@ -1,29 +1,40 @@
 """Every library notebook runs from top to bottom; a failure shows the cell and its traceback."""
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
+from house import PATHS, ROOT
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def skipped_flags(request):
+    "Flags of cells that are not run: slow ones, unless they are asked for."
+    from nbdev.config import get_config
+
+    if request.config.getoption("--slow"):
+        return set()
+    return set(get_config(path=ROOT).tst_flags.split())
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_notebook_runs(path, request, monkeypatch):
     monkeypatch.setenv("IN_TEST", "1")
     monkeypatch.chdir(path.parent)
     import matplotlib.pyplot as plt
     from execnb.shell import CaptureShell
-    from nbdev.config import get_config
     from nbdev.frontmatter import FrontmatterProc
     from nbdev.process import NBProcessor
-    skip = set() if request.config.getoption("--slow") else set(get_config(path=ROOT).tst_flags.split())
+
+    skip = skipped_flags(request)
     notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
 
     def not_run(cell):
         flags = getattr(cell, "directives_", None) or {}
-        return cell.cell_type != "code" or bool(skip & set(flags)) or flags.get("eval:", [""])[0].lower() == "false"
+        never = flags.get("eval:", [""])[0].lower() == "false"
+        return cell.cell_type != "code" or never or bool(skip & set(flags))
 
     shell = CaptureShell(path)
-    try: shell.run_all(notebook, exc_stop=True, preproc=not_run)
-    except Exception: pytest.fail(f"{path.relative_to(ROOT)}\n{shell.prettytb(fname=path.name)}", pytrace=False)
-    finally: plt.close("all")
+    try:
+        shell.run_all(notebook, exc_stop=True, preproc=not_run)
+    except Exception:
+        trace = shell.prettytb(fname=path.name)
+        pytest.fail(f"{path.relative_to(ROOT)}\n{trace}", pytrace=False)
+    finally:
+        plt.close("all")

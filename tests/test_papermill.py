@@ -1,18 +1,33 @@
-"""The experiment notebooks run with other parameters, and the sweep that drives them goes on, refuses and reports."""
-import json, os, signal, subprocess, sys, time
+"""The experiment notebooks run with other parameters, and the sweep goes on, refuses, reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import papermill
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT/"tools"))
-import study, sweep
+from ramer.cli import main
+from ramer.runs.grids import Part, grid_parts
+from ramer.runs.jobs import resources_job, train_jobs, tune_jobs
+from ramer.runs.sweep import check_parameters, experiments, run_jobs
 
-EXPERIMENTS = sorted((ROOT/"nbs"/"experiments").rglob("*.ipynb"))
-STUDIES = [path for path in EXPERIMENTS if path.parent.name == "studies"]
-TINY = {"dataset": "gaussian", "folds": [0, 1], "seeds": [0], "methods": ["prior", "zero", "ramer"], "changes": {"epochs": 1}}
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").rglob("*.ipynb"))
+STUDY_NOTEBOOKS = [path for path in EXPERIMENTS if path.parent.name == "studies"]
+TINY = {
+    "dataset": "gaussian",
+    "folds": [0, 1],
+    "seeds": [0],
+    "methods": ["prior", "zero", "ramer"],
+    "changes": {"epochs": 1},
+}
 
 
 def run_notebook(name, parameters):
@@ -21,12 +36,17 @@ def run_notebook(name, parameters):
     from execnb.shell import CaptureShell
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
-    path = ROOT/"nbs"/"experiments"/f"{name}.ipynb"
-    notebook = parameterize_notebook(load_notebook_node(str(path)), parameters, kernel_name="python3", language="python")
-    shell, here = CaptureShell(path), os.getcwd()
+
+    path = ROOT / "nbs" / "experiments" / f"{name}.ipynb"
+    kernel = {"kernel_name": "python3", "language": "python"}
+    notebook = parameterize_notebook(load_notebook_node(str(path)), parameters, **kernel)
+    shell = CaptureShell(path)
+    home = os.getcwd()
     os.chdir(path.parent)
-    try: shell.run_all(dict2nb(notebook), exc_stop=True)
-    finally: os.chdir(here)
+    try:
+        shell.run_all(dict2nb(notebook), exc_stop=True)
+    finally:
+        os.chdir(home)
     return shell
 
 
@@ -35,172 +55,234 @@ def runs(tmp_path_factory):
     "A runs folder that the train notebook and two condition notebooks have filled."
     folder = tmp_path_factory.mktemp("runs")
     run_notebook("train", TINY | {"runs": str(folder)})
-    for condition in ("l", "avl"): run_notebook("condition", TINY | {"runs": str(folder), "condition": condition})
+    for condition in ("l", "avl"):
+        run_notebook("condition", TINY | {"runs": str(folder), "condition": condition})
     return folder
 
 
 def test_train_and_condition_notebooks_leave_whole_run_folders(runs):
     folders = sorted(runs.glob("gaussian/*/*/fold*-seed0"))
+    whole = {"DONE", "config.json", "train.json", "model", "l.json", "avl.json"}
     assert len(folders) == 6
-    for folder in folders: assert {"DONE", "config.json", "train.json", "model", "l.json", "avl.json"} == {p.name for p in folder.iterdir()}
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == whole
 
 
 def test_tables_notebook_writes_tables_that_lines_support(runs, tmp_path):
-    from ramer.report import read_table
-    for condition in ("a", "v", "av", "al", "vl"): run_notebook("condition", TINY | {"runs": str(runs), "condition": condition})
-    run_notebook("tables", {"runs": str(runs), "results": str(tmp_path), "committed": str(tmp_path/"none")})
+    from ramer.report.tables import read_table
+
+    for condition in ("a", "v", "av", "al", "vl"):
+        run_notebook("condition", TINY | {"runs": str(runs), "condition": condition})
+    folders = {"results": str(tmp_path), "committed": str(tmp_path / "none")}
+    run_notebook("tables", folders | {"runs": str(runs)})
     table = read_table(tmp_path)
-    assert set(table.condition) == {"a", "v", "l", "av", "al", "vl", "avl", "missing"} and set(table.method) == {"prior", "zero", "ramer"}
-    assert "21 not committed" in (tmp_path/"comparison.txt").read_text()
+    assert set(table.condition) == {"a", "v", "l", "av", "al", "vl", "avl", "missing"}
+    assert set(table.method) == {"prior", "zero", "ramer"}
+    assert "21 not committed" in (tmp_path / "comparison.txt").read_text()
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_papermill_sees_the_parameters(path):
     known = papermill.inspect_notebook(str(path))
-    assert known and all(p["help"] for p in known.values()), "a cell tagged 'parameters', one commented assignment a line"
-
-
-def test_sweep_refuses_an_unknown_parameter_with_the_nearest_name():
-    with pytest.raises(ValueError, match="did you mean 'condition'"): sweep.check_parameters(ROOT/"nbs"/"experiments"/"condition.ipynb", {"conditon": "l"})
+    assert known, "a cell tagged 'parameters'"
+    assert all(parameter["help"] for parameter in known.values()), "one commented line each"
 
 
 def test_sweep_refuses_a_notebook_without_parameters(tmp_path):
     import nbformat
+
     bare = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
-    nbformat.write(bare, tmp_path/"bare.ipynb")
-    with pytest.raises(ValueError, match="no cell tagged 'parameters'"): sweep.check_parameters(tmp_path/"bare.ipynb", {})
+    nbformat.write(bare, tmp_path / "bare.ipynb")
+    with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
+        check_parameters(tmp_path / "bare.ipynb", {})
 
 
-def test_every_grid_covers_the_required_methods_and_its_jobs_differ():
-    for name in ("quick", "default", "publish"):
-        train, judge = sweep.jobs(sweep.grid_parts(name), Path("runs"), {}, Path("tuning"))
-        files = [job.out for job in train + judge]
-        assert len(set(files)) == len(files)
-        if name == "quick": continue
-        seen = {(j.parameters["dataset"], m) for j in judge for m in j.parameters["methods"]}
-        assert {(d, m) for d in {d for d, _ in seen} - {"mer2024-shaped"} for m in ("zero", "mean", "random", "prior", "ramer")} <= seen
+def test_every_grid_covers_the_required_methods():
+    required = {"zero", "mean", "random", "prior", "ramer"}
+    for name in ("default", "publish"):
+        methods = {}
+        for part in grid_parts(name):
+            methods.setdefault(part.dataset, set()).update(part.methods)
+        methods.pop("mer2024-shaped")
+        assert all(required <= held for held in methods.values())
 
 
-def test_a_grid_can_be_cut_down_to_some_methods_and_seeds():
-    parts = sweep.grid_parts("publish")
-    some = sweep.only(parts, datasets=["gaussian"], methods=["ae", "zero"], seeds=["0"])
-    assert {(p.dataset, p.methods, p.seeds) for p in some} == {("gaussian", ("zero",), (0,)), ("gaussian", ("ae",), (0,))}
-    assert [p.methods for p in sweep.only(parts, datasets=["gaussian"], methods=["ae", "zero"], seeds=["1"])] == [("zero",)]           # opponents have one seed
-    assert sweep.only(parts, datasets=None, methods=None, seeds=None) == parts
-    for wrong in ({"methods": ["mmim"]}, {"datasets": ["gausian"]}):
-        with pytest.raises(ValueError, match="did you mean '(mmin|gaussian)'"): sweep.only(parts, **wrong)
+def test_a_job_is_there_for_every_run_of_a_part():
+    part = Part("gaussian", ("zero",), (0, 1, 2), seeds=(0, 3), folds_each=2)
+    jobs = train_jobs([part], Path("runs"), {}, Path("tuning"))
+    ran = []
+    for job in jobs:
+        ran += product(job.parameters["seeds"], job.parameters["folds"])
+    assert sorted(ran) == [(seed, fold) for seed in (0, 3) for fold in (0, 1, 2)]
 
 
-def test_tuning_is_one_job_for_a_world_and_one_for_each_fold_of_a_real_set():
-    jobs = sweep.tune_jobs([sweep.Part("gaussian", ("zero", "ae"), (0, 1)), sweep.Part("gaussian", ("zero", "mmin"), (2,))], Path("runs"), {})
-    assert [(j.notebook, j.parameters["methods"], j.parameters["folds"]) for j in jobs] == [("tune", ["zero", "ae", "mmin"], [0])]
-    real = [p for p in sweep.grid_parts("publish") if p.dataset == "mosi"]
-    if real: assert [j.parameters["folds"] for j in sweep.tune_jobs(real, Path("runs"), {})] == [[0], [1], [2], [3], [4]]
+def test_tuning_is_one_job_for_each_fold_of_a_real_set():
+    real = [part for part in grid_parts("publish") if part.dataset == "mosi"]
+    if not real:
+        pytest.skip("the files of mosi are not here")
+    jobs = tune_jobs(real, Path("runs"), {})
+    assert [job.parameters["folds"] for job in jobs] == [[0], [1], [2], [3], [4]]
 
 
 def test_train_and_condition_notebooks_use_what_the_tune_notebook_chose(tmp_path):
-    from ramer.experiment import collect, collect_tuning, read_tuning
-    small = {"dataset": "gaussian", "methods": ["knn", "logistic"], "folds": [0, 1], "runs": str(tmp_path/"runs")}
+    from ramer.runs.results import collect
+    from ramer.runs.tuning import collect_tuning, read_tuning
+
+    small = {"dataset": "gaussian", "methods": ["knn", "logistic"], "folds": [0, 1]}
+    small |= {"runs": str(tmp_path / "runs")}
     run_notebook("tune", small)
-    collect_tuning(tmp_path/"runs", tmp_path/"tuning")
-    chosen, tuned = read_tuning(tmp_path/"tuning", "gaussian"), small | {"tuning": str(tmp_path/"tuning")}
-    run_notebook("train", tuned); run_notebook("condition", tuned | {"condition": "l"})
-    ran = {json.loads(path.read_text())["config"]["k"] for path in tmp_path.glob("runs/gaussian/knn/*/*/config.json")}
-    assert len(chosen) == 2 * 5 and ran == {chosen["knn", 0]["k"]} and chosen["knn", 0] == chosen["knn", 1]
-    assert [p.name for p in collect(tmp_path/"runs", tmp_path)] == ["clips.jsonl", "knn.jsonl", "logistic.jsonl"]
-
-
-def test_a_done_notebook_is_done_only_for_its_own_job(tmp_path):
-    job = sweep.Job("train", tmp_path/"x.ipynb", {"seeds": [0]})
-    key, other = sweep.job_key(job), sweep.job_key(sweep.Job("train", job.out, {"seeds": [1]}))
-    job.out.write_text(json.dumps({"metadata": {"ramer": {"key": key, "ok": True}}}))
-    assert sweep.is_done(job.out, key) and not sweep.is_done(job.out, other)
-    for broken in ("", "{", "[]", json.dumps({"metadata": {"ramer": {"key": key, "ok": False}}})):
-        job.out.write_text(broken)
-        assert not sweep.is_done(job.out, key)
+    collect_tuning(tmp_path / "runs", tmp_path / "tuning")
+    chosen = read_tuning(tmp_path / "tuning", "gaussian")
+    tuned = small | {"tuning": str(tmp_path / "tuning")}
+    run_notebook("train", tuned)
+    run_notebook("condition", tuned | {"condition": "l"})
+    configs = tmp_path.glob("runs/gaussian/knn/*/*/config.json")
+    ran = {json.loads(path.read_text())["config"]["k"] for path in configs}
+    assert len(chosen) == 2 * 5 and ran == {chosen["knn", 0]["k"]}
+    assert chosen["knn", 0] == chosen["knn", 1]
+    files = [path.name for path in collect(tmp_path / "runs", tmp_path)]
+    assert files == ["clips.jsonl", "knn.jsonl", "logistic.jsonl"]
 
 
 def sweep_command(folder):
-    return [sys.executable, str(ROOT/"tools"/"sweep.py"), "--grid", "quick", "--runs", str(folder), "--changes", '{"epochs": 1}']
+    changes = ["--set", '{"epochs": 1}']
+    return [sys.executable, "-m", "ramer", "sweep", "quick", "--runs", str(folder), *changes]
+
+
+def processes_of(folder):
+    "Command lines of running processes that name a folder."
+    listed = subprocess.run(["ps", "axo", "args"], capture_output=True, text=True).stdout
+    return [line for line in listed.splitlines() if str(folder) in line]
 
 
 @pytest.mark.slow
 def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_tables(tmp_path):
-    process = subprocess.Popen(sweep_command(tmp_path/"killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not list((tmp_path/"killed").glob("gaussian/*/*/*/DONE")): time.sleep(.2); assert process.poll() is None
-    process.send_signal(signal.SIGKILL); process.wait()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = sweep_command(tmp_path / "killed")
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    while not list((tmp_path / "killed").glob("gaussian/*/*/*/DONE")):
+        time.sleep(0.2)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     time.sleep(5)
-    assert str(tmp_path) not in subprocess.run(["ps", "axo", "args"], capture_output=True, text=True).stdout, "a worker or kernel lives on"
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path/"killed").glob("*/*/*/*/DONE")}
-    for name in ("killed", "whole"): subprocess.run(sweep_command(tmp_path/name), check=True, capture_output=True)
-    assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items()), "a finished run was redone"
-    tables = [pd.read_csv(tmp_path/name/"results"/"tables"/"conditions.csv").drop(columns="seconds") for name in ("killed", "whole")]
+    assert not processes_of(tmp_path), "a worker or kernel lives on"
+    done = list((tmp_path / "killed").glob("*/*/*/*/DONE"))
+    stamps = {path: path.stat().st_mtime_ns for path in done}
+    tables = []
+    for name in ("killed", "whole"):
+        subprocess.run(sweep_command(tmp_path / name), check=True, capture_output=True)
+        path = tmp_path / name / "results" / "tables" / "conditions.csv"
+        tables.append(pd.read_csv(path).drop(columns="seconds"))
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), (
+        "a run was redone"
+    )
     assert tables[0].equals(tables[1])
 
 
 @pytest.mark.slow
 def test_the_leaks_notebook_measures_what_each_leak_is_worth(tmp_path):
-    shell = run_notebook("leaks", {"dataset": "gaussian", "methods": ["ramer"], "changes": {"epochs": 1}, "runs": str(tmp_path)})
-    table = shell.user_ns["table"]
-    assert set(table.leak) == {"store", "stage1", "recipe", "selection", "features"} and len(table) == 5 * 8
-
-
-def test_the_leaks_jobs_cover_every_fold_and_seed():
-    jobs = sweep.leak_jobs([sweep.Part("gaussian", ("zero", "ramer"), (0, 1), seeds=(0, 3))], Path("runs"), {})
-    assert [(j.parameters["folds"], j.parameters["seeds"]) for j in jobs] == [([0], [0]), ([1], [0]), ([0], [3]), ([1], [3])]
-    assert len({j.out for j in jobs}) == 4 and all(job.parameters["dataset"] in sweep.LEAKING for job in sweep.leak_jobs(sweep.grid_parts("leaks"), Path("runs"), {}))
+    small = {"dataset": "gaussian", "methods": ["ramer"], "changes": {"epochs": 1}}
+    table = run_notebook("leaks", small | {"runs": str(tmp_path)}).user_ns["table"]
+    leaks = {"store", "stage1", "recipe", "selection", "features"}
+    assert set(table.leak) == leaks and len(table) == 5 * 8
 
 
 def test_there_is_a_notebook_for_each_study():
-    from ramer.gains import STUDIES as known
-    assert {path.stem for path in STUDIES} == {*known, "resources"}
+    from ramer.studies.registry import STUDIES
+
+    assert {path.stem for path in STUDY_NOTEBOOKS} == {*STUDIES, "resources"}
+    assert experiments() == ROOT / "nbs" / "experiments"
 
 
 def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
-    from ramer.studies import write_page
-    _, job = study.resources_jobs(tmp_path/"runs", tmp_path)
-    job.parameters.update(sizes=[100, 200], methods=["ramer", "ramer-e2e"], repeats=1, epochs=1)
-    assert sweep.run_jobs([job], 1, "resources") == 0
-    folder = tmp_path/"studies"/"resources"
-    table = pd.read_csv(folder/"table.csv")
-    stages = {method: list(dict.fromkeys(some.stage)) for method, some in table.groupby("method")}
-    assert stages == {"ramer": ["stage 1", "stage 2", "stage 3", "an answer"], "ramer-e2e": ["stage 1", "stage 3", "keys and gate", "an answer"]}
-    assert set(table.clips) == {100, 200} and (table[["seconds", "memory"]] > 0).all(axis=None) and (folder/"figure.png").exists()
-    assert (table[table.clips == 100].filter(like="times ").dropna() == 1).all(axis=None)                    # ratios are to the smallest
-    said = (folder/"answer.md").read_text().split("\n\n")[1]
+    from ramer.studies.registry import STUDIES
+    from ramer.studies.text import write_page
+
+    job = resources_job(tmp_path / "runs", tmp_path)
+    job.parameters.update(sizes=[100, 200], methods=["ramer", "ramer-gated"], repeats=1, epochs=1)
+    assert run_jobs([job], 1, "resources") == 0
+    folder = tmp_path / "studies" / "resources"
+    table = pd.read_csv(folder / "table.csv")
+    stages = {method: list(dict.fromkeys(rows.stage)) for method, rows in table.groupby("method")}
+    assert stages["ramer"] == ["stage 1", "stage 2", "stage 3", "an answer"]
+    assert stages["ramer-gated"] == ["stage 1", "stage 3", "keys and gate", "an answer"]
+    assert set(table.clips) == {100, 200} and (table[["seconds", "memory"]] > 0).all(axis=None)
+    assert (folder / "figure.png").exists()
+    smallest = table[table.clips == 100].filter(like="times ").dropna()
+    assert (smallest == 1).all(axis=None)  # ratios are to the smallest
+    answer = (folder / "answer.md").read_text().split("\n\n")[1]
     fits = table[(table.clips == 200) & (table.stage != "an answer")].groupby("method").cpu.sum()
-    assert f"*ramer-e2e* {fits['ramer-e2e'] / fits['ramer']:.1f} times the processor seconds to fit" in said
-    assert said in write_page(tmp_path)
+    ratio = fits["ramer-gated"] / fits["ramer"]
+    assert f"*ramer-gated* {ratio:.1f} times the processor seconds to fit" in answer
+    assert answer in write_page(tmp_path, STUDIES)
 
 
-@pytest.mark.parametrize("tool, arguments, meant", [(study, ["fusoin"], "fusion"), (study, ["fusion", "--datasets", "gausian"], "gaussian"), (sweep, ["--grid", "publish", "--methods", "mmim"], "mmin"), (sweep, ["--datasets", "gausian"], "gaussian")])
-def test_a_wrong_name_ends_a_command_with_one_line(tool, arguments, meant, capsys):
-    with pytest.raises(SystemExit): tool.main(arguments)
-    assert f"did you mean '{meant}'" in capsys.readouterr().err.splitlines()[-1]
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        (["study", "fusoin"], "fusion"),
+        (["study", "fusion", "--dataset", "gausian"], "gaussian"),
+        (["sweep", "publish", "--method", "mmim"], "mmin"),
+        (["sweep", "default", "--dataset", "gausian"], "gaussian"),
+        (["sweep", "defualt"], "default"),
+    ],
+)
+def test_a_wrong_name_ends_a_command_with_one_line(arguments, meant, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and f"did you mean '{meant}'" in lines[0]
 
 
-def test_a_study_of_what_a_data_set_lacks_says_so(tmp_path, capsys):
-    study.main(["enrolment", "--datasets", "gaussian", "--runs", str(tmp_path)])
-    assert "nothing was run" in capsys.readouterr().out and not list(tmp_path.rglob("*.ipynb"))
+def test_a_study_of_what_a_data_set_lacks_ends_without_a_run(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["study", "enrolment", "--dataset", "gaussian", "--runs", str(tmp_path)])
+    assert not ended.value.code and "nothing was run" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=pytest.mark.slow) if path.stem in ("map", "unlabelled") else path for path in STUDIES if path.stem != "resources"], ids=lambda p: p.stem)       # worlds that are made again
+def answered_notebooks():
+    "The notebooks of studies, those slow that make worlds of their own."
+    for path in STUDY_NOTEBOOKS:
+        slow = [pytest.mark.slow] if path.stem in ("map", "unlabelled") else []
+        if path.stem != "resources":
+            yield pytest.param(path, marks=slow, id=path.stem)
+
+
+@pytest.mark.parametrize("path", list(answered_notebooks()))
 def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path, monkeypatch):
-    from ramer.gains import STUDIES as known
-    from ramer.studies import answer, read_study, study_table, write_page, written_table
-    from ramer.protocol import available_datasets
-    monkeypatch.setattr("ramer.gains.POOLS", (100, 200))                                              # of up to 100,000 clips
-    study, dataset = known[path.stem], "ravdess" if path.stem == "enrolment" else "gaussian"             # people enrol; worlds have none
-    if dataset not in available_datasets(): pytest.skip(f"{dataset} is not here")
+    from ramer.data.datasets import available_datasets
+    from ramer.studies.engine import read_study, study_table
+    from ramer.studies.registry import STUDIES, find_study
+    from ramer.studies.text import answer, write_page, written_table
+
+    monkeypatch.setattr("ramer.studies.store_value.POOLS", (100, 200))  # of up to 100,000 clips
+    study = find_study(path.stem)
+    dataset = "ravdess" if path.stem == "enrolment" else "gaussian"  # worlds have no speakers
+    if dataset not in available_datasets():
+        pytest.skip(f"the files of {dataset} are not here")
     other = next(arm for arm in study.arms if arm != study.reference)
-    small = {"datasets": [dataset], "folds": [0], "arms": [study.reference, other], "changes": {"epochs": 1}, "runs": str(tmp_path), "results": str(tmp_path/"results")}
+    results = tmp_path / "results"
+    small = {"datasets": [dataset], "folds": [0], "arms": [study.reference, other]}
+    small |= {"changes": {"epochs": 1}, "runs": str(tmp_path), "results": str(results)}
+
+    def stamps():
+        files = tmp_path.glob("studies/*/*/*.json")
+        return {file: file.stat().st_mtime_ns for file in files}
+
     run_notebook(f"studies/{path.stem}", small)
-    first = {p: p.stat().st_mtime_ns for p in tmp_path.glob("studies/*/*/*.json")}
-    run_notebook(f"studies/{path.stem}", small)                                                       # what ran is not run again
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("studies/*/*/*.json")} == first and len(first) == 2
-    kept = {p.name for p in (tmp_path/"results"/"studies"/path.stem).iterdir()}
-    assert kept - {"clips"} == {f"{dataset}.jsonl", "table.csv", "figure.png", "answer.md"}
-    table = written_table(tmp_path/"results", path.stem)
-    pd.testing.assert_frame_equal(table, study_table(path.stem, read_study(tmp_path/"results", path.stem)), check_dtype=False, atol=1e-6)
-    assert set(table.arm[table.reference.isin(study.arms)]) == {study.reference, other} and (table.runs == 1).all()
-    assert answer(path.stem, table) in (tmp_path/"results"/"studies"/path.stem/"answer.md").read_text() and answer(path.stem, table) in write_page(tmp_path/"results")
+    first = stamps()
+    run_notebook(f"studies/{path.stem}", small)
+    assert stamps() == first and len(first) == 2  # what ran is not run again
+    folder = results / "studies" / path.stem
+    kept = {file.name for file in folder.iterdir()} - {"clips"}
+    assert kept == {f"{dataset}.jsonl", "table.csv", "figure.png", "answer.md"}
+    table = written_table(results, path.stem)
+    again = study_table(study, read_study(results, path.stem))
+    pd.testing.assert_frame_equal(table, again, check_dtype=False, atol=1e-6)
+    compared = table[table.reference.isin(study.arms)]
+    assert set(compared.arm) == {study.reference, other} and (table.runs == 1).all()
+    text = answer(study, table)
+    assert text in (folder / "answer.md").read_text()
+    assert text in write_page(results, STUDIES)

@@ -1,5 +1,9 @@
 """The committed library is what the notebooks export, and the notebooks are clean."""
-import difflib, shutil, subprocess, sys
+
+import difflib
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,36 +12,50 @@ ROOT = Path(__file__).parents[1]
 
 
 def text(folder, pattern):
-    return {p.relative_to(folder).as_posix(): p.read_text().splitlines() for p in sorted(folder.rglob(pattern))
-            if ".ipynb_checkpoints" not in p.parts}
+    paths = [path for path in sorted(folder.rglob(pattern)) if not hidden(path)]
+    return {path.relative_to(folder).as_posix(): path.read_text().splitlines() for path in paths}
 
 
-def differences(a, b, name_a, name_b):
-    return "\n".join(line for k in sorted(a | b) if a.get(k) != b.get(k)
-                     for line in difflib.unified_diff(a.get(k, []), b.get(k, []), f"{name_a}/{k}", f"{name_b}/{k}",
-                                                      lineterm="", n=1))
+def hidden(path):
+    return ".ipynb_checkpoints" in path.parts
+
+
+def differences(ours, theirs, our_name, their_name):
+    lines = []
+    for name in sorted(ours | theirs):
+        pair = ours.get(name, []), theirs.get(name, [])
+        titles = f"{our_name}/{name}", f"{their_name}/{name}"
+        lines += difflib.unified_diff(*pair, *titles, lineterm="", n=1)
+    return "\n".join(lines)
 
 
 @pytest.fixture
 def copy(tmp_path):
-    shutil.copytree(ROOT/"nbs", tmp_path/"nbs"); shutil.copy(ROOT/"settings.ini", tmp_path)
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "ramer").mkdir()
+    shutil.copy(ROOT / "ramer" / "__init__.py", tmp_path / "ramer")  # written by hand
     return tmp_path
 
 
 def nbdev(command, folder):
     imports = "from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; "
-    done = subprocess.run([sys.executable, "-c", imports + command], cwd=folder, capture_output=True, text=True)
+    run = [sys.executable, "-c", imports + command]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_library_is_what_the_notebooks_export(copy):
     nbdev("nbdev_export()", copy)
-    if diff := differences(text(ROOT/"ramer", "*.py"), text(copy/"ramer", "*.py"), "committed", "exported"):
-        pytest.fail("edited .py? run nbdev_update. edited .ipynb? run nbdev_export.\n" + diff, pytrace=False)
+    committed = text(ROOT / "ramer", "*.py")
+    diff = differences(committed, text(copy / "ramer", "*.py"), "committed", "exported")
+    if diff:
+        pytest.fail("edited .py? edit the notebook, then `make sync`.\n" + diff, pytrace=False)
 
 
 def test_notebooks_are_clean(copy):
-    before = text(copy/"nbs", "*.ipynb")
+    before = text(copy / "nbs", "*.ipynb")
     nbdev("nbdev_clean()", copy)
-    if diff := differences(before, text(copy/"nbs", "*.ipynb"), "committed", "cleaned"):
-        pytest.fail("run nbdev_clean\n" + diff, pytrace=False)
+    diff = differences(before, text(copy / "nbs", "*.ipynb"), "committed", "cleaned")
+    if diff:
+        pytest.fail("run `make sync`\n" + diff, pytrace=False)

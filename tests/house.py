@@ -1,0 +1,89 @@
+"""The library as its files show it: notebooks, the modules they export, what is counted in them."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"), key=lambda path: path.name)
+NOTEBOOKS = {path.stem: json.loads(path.read_text())["cells"] for path in PATHS}
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.BoolOp, ast.Try, ast.comprehension)
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def exports(cell):
+    return cell["cell_type"] == "code" and bool(re.search(r"^#\| export", source(cell), re.M))
+
+
+def exported_module(cells):
+    "The module that a notebook exports, such as data.clips."
+    return re.search(r"#\| default_exp (\S+)", "\n".join(map(source, cells)))[1]
+
+
+def module_path(name):
+    return ROOT / "ramer" / f"{name.replace('.', '/')}.py"
+
+
+NUMBER = {exported_module(cells): int(stem[:2]) for stem, cells in NOTEBOOKS.items()}
+MODULES = {name: ast.parse(module_path(name).read_text()) for name in NUMBER}
+
+
+def definitions():
+    "(module.name, node) of every class and function, inner ones included."
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                yield f"{name}.{node.name}", node
+
+
+def functions():
+    return [(name, node) for name, node in definitions() if isinstance(node, ast.FunctionDef)]
+
+
+def body(function):
+    "What a function does, its docstring aside."
+    described = ast.get_docstring(function) is not None
+    return function.body[1:] if described else function.body
+
+
+def walked(nodes):
+    return [inner for node in nodes for inner in ast.walk(node)]
+
+
+def statements(function):
+    return sum(isinstance(node, ast.stmt) for node in walked(body(function)))
+
+
+def branches(function):
+    return sum(isinstance(node, BRANCHES) for node in walked(body(function)))
+
+
+def nested(tree, kinds):
+    "The nodes of some kinds that hold another one."
+    found = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [n for n in found if any(isinstance(k, kinds) for k in ast.walk(n) if k is not n)]
+
+
+def imported_modules(name):
+    "The project's modules that a module imports, wherever it does."
+    package = name.split(".")[:-1]
+    for node in ast.walk(MODULES[name]):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = package[: len(package) - (node.level - 1)]
+            yield ".".join([*base, *([node.module] if node.module else [])])
+        elif (node.module or "").startswith("ramer."):
+            yield node.module.removeprefix("ramer.")
+
+
+def code_lines(name):
+    "A module's lines of code, without blank ones and nbdev's own."
+    text = module_path(name).read_text()
+    text = re.sub(r"^__all__ = \[.*?\]$", "", text, flags=re.M | re.S)
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
