@@ -34,6 +34,7 @@ FORBIDDEN = re.compile(
     r"pickle\.loads?\(|allow_pickle\s*=\s*True|weights_only\s*=\s*False|(?<![\w.])(?:eval|exec)\("
 )
 SET_UP = re.compile(r"(shutil\.rmtree|def )[\s\S]*")
+NOTEBOOK_NAME = re.compile(r"(?<![\w./-])\d\d_[a-z][a-z_]+")
 WRONG_WORDS = re.compile(
     r"\b(persons?|strangers?|whoever|nobody|voices?|clues?|strain|told|blur(?:red|ring|s)?)\b", re.I
 )
@@ -142,6 +143,13 @@ def test_prose_uses_the_words_of_the_field(name):
     prose = [source(cell) for cell in NOTEBOOKS[name] if cell["cell_type"] == "markdown"]
     found = [match[0] for text in prose for match in WRONG_WORDS.finditer(text)]
     assert not found, found
+
+
+def test_a_notebook_that_is_named_exists():
+    files = [*PATHS, *ROOT.glob("*.md"), *(ROOT / "nbs" / "experiments").glob("*.ipynb")]
+    for path in files:
+        for name in NOTEBOOK_NAME.findall(path.read_text()):
+            assert name in NOTEBOOKS, f"{path.name} names {name}"
 
 
 def public_functions():
