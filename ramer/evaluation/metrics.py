@@ -182,7 +182,7 @@ def bootstrap_weights(
 def score(confusions: np.ndarray, metric: Metric) -> float:
     """A metric on confusion matrices pooled over groups, averaged over seeds.
 
-    confusions: (S, G, C, C).
+    confusions: (S, G, C, C), one for each of S training seeds and G groups.
     """
     return float(metric(confusions.sum(1)).mean())
 
@@ -192,7 +192,7 @@ def bootstrap_scores(
 ) -> np.ndarray:
     """`score` in every bootstrap replicate.
 
-    confusions: (S, G, C, C); weights: what `bootstrap_weights` gave.
+    confusions: (S, G, C, C), as for `score`; weights: what `bootstrap_weights` gave.
     Returns (replicates,) float64.
     """
     groups, seeds = weights
