@@ -125,8 +125,8 @@ class Config(Settings):
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch: int = 128
-    epochs: int = 100
-    patience: int = 10  # epochs without a better dev UA before stopping
+    epochs: int = 1000  # at most; patience ends a training
+    patience: int = 40  # epochs without a better dev UA before stopping
     decay: int = 0  # over how many last epochs the learning rate falls to nothing
     optimiser: str = "adamw"  # or "adam"
     beta1: float = 0.9

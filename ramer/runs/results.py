@@ -26,7 +26,7 @@ from ..evaluation.protocol import judged_conditions
 from ..evaluation.statistics import LEVELS
 from ..io import write_text
 from .judging import decode, encode
-from .tuning import TRIED
+from .tuning import TRIED_FIELDS
 
 # %% ../../nbs/runs/34_results.ipynb #2f73ef01
 Line = dict[str, Any]  # what is kept of one run under one condition, or of the test clips of a fold
@@ -134,7 +134,7 @@ def check_repetition(first: Line, other: Line, folder: Path) -> None:
 
     Fold, seed, clips and a field that each fold tunes for itself may differ.
     """
-    free = {"fold", "seed", *(field for _, field, _ in TRIED)}
+    free = {"fold", "seed", *TRIED_FIELDS}
     expected = first["config"]
     differs = [
         f"{field}={value!r}"
