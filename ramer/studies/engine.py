@@ -305,7 +305,7 @@ KEPT = (
     *("confusion", "predicted", "confidence", "dev"),
     *("config_hash", "data_hash", "code", "commit"),
     *("selection", "leaky", "n_models", "uses_missing_targets", "mask_protocol"),
-    *("parameters", "epoch", "seconds"),
+    *("parameters", "epoch", "last_epoch", "slope", "converged", "collapsed", "seconds"),
 )
 
 
@@ -543,7 +543,7 @@ COLUMNS = (
 )
 FACTS = (  # columns that only those studies have that measure them
     *("rank", "rate", "clips", "equal", "search", "megabytes"),
-    *("adapting", "seconds_ratio", "adapting_ratio"),
+    *("adapting", "seconds_ratio", "adapting_ratio", "recall"),
 )
 
 
