@@ -221,8 +221,11 @@ def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int]
 
 # %% ../../nbs/runs/31_tuning.ipynb #5a7669bc
 def leaves_free(method: str, change: Change) -> Change:
-    "What of a change a method's name leaves free."
-    _, fixed = METHODS[method]
+    """What of a change a method's name leaves free.
+
+    Raises ValueError for an unknown name.
+    """
+    _, fixed = METHODS[choose("method", method, METHODS)]
     return {field: value for field, value in change.items() if field not in fixed}
 
 
