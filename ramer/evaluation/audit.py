@@ -33,9 +33,13 @@ def copied(
 
     Nearly is a difference below `tolerance` of the feature's distance from the mean. A feature that
     is the same number throughout, such as the zeros of a face that was not found, is a copy of
-    none, nor is what a clip lacks. Sequences are compared padded. width: of the projection.
+    none, nor is what a clip lacks, nor one of a coarse extractor. Sequences are compared padded.
+    width: of the projection.
     """
     is_copy = np.zeros(len(test), bool)
+    source = test.provenance.get(modality)
+    if source is not None and source.coarse:
+        return is_copy
     learnable_rows, test_rows = rows_of(clips, modality), rows_of(test, modality)
     if not len(learnable_rows) or not len(test_rows):
         return is_copy
