@@ -97,7 +97,7 @@ def ravdess_clips(
         provenance,
     )
 
-
+# %% ../../nbs/data/07_datasets.ipynb #da091138
 def load_ravdess() -> Dataset:
     "RAVDESS speech: audio and face of the same take, 7 emotions, folds by actor."
     data = read_npz(RAVDESS_FILE)
@@ -185,7 +185,7 @@ def load_mosi() -> Dataset:
     note = "face features trained on other clips' labels"
     return grouped_dataset("mosi", clips, group_folds(clips), MOSI_PROTOCOL, note)
 
-# %% ../../nbs/data/07_datasets.ipynb #81fefe25
+# %% ../../nbs/data/07_datasets.ipynb #ed9a2dc5
 CREMA_D_FILE = "crema_d_votes.npz"
 CREMA_D_PROTOCOL = "actor-7fold-pooled"
 CREMA_D_LICENCE = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
@@ -236,7 +236,7 @@ def load_crema_d() -> Dataset:
     dataset = grouped_dataset("crema-d", clips, columns["fold"], CREMA_D_PROTOCOL, CREMA_D_NOTE)
     return replace(dataset, traits=crema_d_traits(columns), votes=votes)
 
-# %% ../../nbs/data/07_datasets.ipynb #07bbcf60
+# %% ../../nbs/data/07_datasets.ipynb #6c1252dc
 STRESSID_FILE = "stressid.npz"
 STRESSID_PROTOCOL = "subject-8fold-pooled"
 STRESSID_LICENCE = "research only; the terms of StressID itself were not seen"
@@ -275,7 +275,7 @@ def load_stressid() -> Dataset:
     dataset = grouped_dataset("stressid", clips, data["fold"], STRESSID_PROTOCOL, STRESSID_NOTE)
     return replace(dataset, traits=pd.DataFrame({"task": data["task"]}, index=clips.ids))
 
-# %% ../../nbs/data/07_datasets.ipynb #6cd27dd9
+# %% ../../nbs/data/07_datasets.ipynb #6427fbf8
 TWITTER_FILE = "twitter_absa.npz"
 TWITTER_PROTOCOL = "official-split"
 TWITTER_LICENCE = "none stated; for research"
@@ -298,7 +298,7 @@ TWITTER_PROVENANCE = {
     ),
 }
 
-
+# %% ../../nbs/data/07_datasets.ipynb #d602cbe3
 def split_dataset(
     name: str,
     clips: Clips,
@@ -332,7 +332,7 @@ def twitter_clips(columns: Mapping[str, np.ndarray], classes: np.ndarray) -> Cli
         present=np.stack([has[m] for m in "vlc"], 1),
     )
 
-
+# %% ../../nbs/data/07_datasets.ipynb #f2fb1207
 def cosines(x: np.ndarray, is_key: np.ndarray) -> np.ndarray:
     "Cosines of all rows of x (N, D) with the rows that are keys: (N, n). is_key: (N,) bool."
     unit = np.asarray(x, np.float32)

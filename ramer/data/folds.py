@@ -122,7 +122,7 @@ def group_folds(clips: Clips, folds: int = 5) -> np.ndarray:
         fold[test] = k
     return fold
 
-# %% ../../nbs/data/04_folds.ipynb #d8c96dd9
+# %% ../../nbs/data/04_folds.ipynb #5687fa10
 def vote_shares(votes: pd.DataFrame) -> pd.DataFrame:
     "Votes (N, C) as soft labels: rows that sum to one."
     return votes.div(votes.sum(axis=1), axis=0)
@@ -150,14 +150,14 @@ def plurality(votes: np.ndarray, labels: np.ndarray) -> float:
 
 RATERS = {"one answer": one_answer, "plurality": plurality}
 
-# %% ../../nbs/data/04_folds.ipynb #bb13b1aa
+# %% ../../nbs/data/04_folds.ipynb #a4820572
 def rater_scores(votes: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """{reading of the votes and metric: value}: WA over all clips, UA as the mean over classes.
 
     votes: (n, C); labels: (n,) int.
     """
     of_class = [labels == c for c in np.unique(labels)]
-    scores = {}
+    scores: dict[str, float] = {}
     for name, reading in RATERS.items():
         recalls = [reading(votes[rows], labels[rows]) for rows in of_class]
         scores |= {f"{name} WA": reading(votes, labels), f"{name} UA": float(np.mean(recalls))}

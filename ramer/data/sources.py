@@ -570,7 +570,7 @@ def read_images(folder: Path, tweets: pd.DataFrame) -> tuple[list[str], list[Any
         faces += [found.get(image) for image in rows.image]
     return captions, faces
 
-# %% ../../nbs/data/60_sources.ipynb #e7a55d37
+# %% ../../nbs/data/60_sources.ipynb #5716aec7
 def joined_groups(*keys: Sequence[str]) -> np.ndarray:
     "(N,) int64: a group for each row; rows with any key in common are in one group."
     parent = list(range(len(keys[0])))
@@ -598,7 +598,7 @@ def balanced_folds(groups: np.ndarray, folds: int = 5) -> np.ndarray:
         filled[fold[group]] += sizes[group]
     return fold[groups]
 
-
+# %% ../../nbs/data/60_sources.ipynb #851e250e
 def encoded_once(texts: Sequence[str], encode: Encode) -> np.ndarray:
     "(N, D) float16 embeddings; a text that comes twice is encoded once."
     distinct, at = np.unique(texts, return_inverse=True)

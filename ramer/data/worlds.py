@@ -197,7 +197,7 @@ def world_dataset(world: World) -> Dataset:
         independent_folds=True,
     )
 
-
+# %% ../../nbs/data/05_worlds.ipynb #00d828d4
 GAUSSIAN = World("gaussian", signal={"a": 0.75, "v": 0.6, "l": 0.9})
 PROTOTYPES = World(
     "prototypes",
