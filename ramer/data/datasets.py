@@ -97,7 +97,7 @@ def ravdess_clips(
         provenance,
     )
 
-# %% ../../nbs/data/07_datasets.ipynb #da091138
+# %% ../../nbs/data/07_datasets.ipynb #8b4bd313
 def load_ravdess() -> Dataset:
     "RAVDESS speech: audio and face of the same take, 7 emotions, folds by actor."
     data = read_npz(RAVDESS_FILE)
@@ -185,7 +185,7 @@ def load_mosi() -> Dataset:
     note = "face features trained on other clips' labels"
     return grouped_dataset("mosi", clips, group_folds(clips), MOSI_PROTOCOL, note)
 
-# %% ../../nbs/data/07_datasets.ipynb #ed9a2dc5
+# %% ../../nbs/data/07_datasets.ipynb #81fefe25
 CREMA_D_FILE = "crema_d_votes.npz"
 CREMA_D_PROTOCOL = "actor-7fold-pooled"
 CREMA_D_LICENCE = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
@@ -236,13 +236,11 @@ def load_crema_d() -> Dataset:
     dataset = grouped_dataset("crema-d", clips, columns["fold"], CREMA_D_PROTOCOL, CREMA_D_NOTE)
     return replace(dataset, traits=crema_d_traits(columns), votes=votes)
 
-# %% ../../nbs/data/07_datasets.ipynb #6c1252dc
+# %% ../../nbs/data/07_datasets.ipynb #2e7aa1c3
 STRESSID_FILE = "stressid.npz"
 STRESSID_PROTOCOL = "subject-8fold-pooled"
 STRESSID_LICENCE = "research only; the terms of StressID itself were not seen"
-STRESSID_NOTE = (
-    "labels are kinds of task, not emotions; what is missing tells of them; research only"
-)
+STRESSID_NOTE = "kinds of task, not emotions: what is missing tells of them; research only"
 STRESSID_PROVENANCE = {
     "a": Provenance("librosa statistics, silence cut out", "no training", False, STRESSID_LICENCE),
     "v": Provenance(
@@ -275,11 +273,11 @@ def load_stressid() -> Dataset:
     dataset = grouped_dataset("stressid", clips, data["fold"], STRESSID_PROTOCOL, STRESSID_NOTE)
     return replace(dataset, traits=pd.DataFrame({"task": data["task"]}, index=clips.ids))
 
-# %% ../../nbs/data/07_datasets.ipynb #6427fbf8
+# %% ../../nbs/data/07_datasets.ipynb #6b70488f
 TWITTER_FILE = "twitter_absa.npz"
 TWITTER_PROTOCOL = "official-split"
 TWITTER_LICENCE = "none stated; for research"
-TWITTER_NOTE = "sentiment towards a target; captions and face attributes are machine-made"
+TWITTER_NOTE = "sentiment towards a target: captions and face attributes are machine-made"
 TWITTER_PROVENANCE = {
     "v": Provenance(
         "DeepFace: emotion scores, age and sex of faces, mean over an image",
@@ -298,7 +296,7 @@ TWITTER_PROVENANCE = {
     ),
 }
 
-# %% ../../nbs/data/07_datasets.ipynb #d602cbe3
+# %% ../../nbs/data/07_datasets.ipynb #edd56d2c
 def split_dataset(
     name: str,
     clips: Clips,
@@ -332,7 +330,7 @@ def twitter_clips(columns: Mapping[str, np.ndarray], classes: np.ndarray) -> Cli
         present=np.stack([has[m] for m in "vlc"], 1),
     )
 
-# %% ../../nbs/data/07_datasets.ipynb #f2fb1207
+# %% ../../nbs/data/07_datasets.ipynb #49588125
 def cosines(x: np.ndarray, is_key: np.ndarray) -> np.ndarray:
     "Cosines of all rows of x (N, D) with the rows that are keys: (N, n). is_key: (N,) bool."
     unit = np.asarray(x, np.float32)

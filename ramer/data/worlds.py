@@ -197,7 +197,7 @@ def world_dataset(world: World) -> Dataset:
         independent_folds=True,
     )
 
-# %% ../../nbs/data/05_worlds.ipynb #00d828d4
+# %% ../../nbs/data/05_worlds.ipynb #20437eb0
 GAUSSIAN = World("gaussian", signal={"a": 0.75, "v": 0.6, "l": 0.9})
 PROTOTYPES = World(
     "prototypes",
@@ -225,6 +225,6 @@ NUISANCE = World(
     correlation=0.0,
     nuisance=(16, 5.0),
     label_noise=0.3,
-    note="synthetic; 30 % of the labels that are learned from are wrong",
+    note="synthetic: modalities share the class only, 30 % of the labels learned from are wrong",
 )
 WORLDS = {world.name: world for world in (GAUSSIAN, PROTOTYPES, MER2024_SHAPED, NUISANCE)}
