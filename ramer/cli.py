@@ -295,13 +295,15 @@ def fetch(
 ) -> None:
     """Download a public set from where it was published, check it, and build its file.
 
-    Its size and licence come first. Cut off, it goes on where it was.
+    Its size and licence come first. Cut off, it goes on where it was. A set that is given out by
+    hand only has a recipe in place of a download.
     """
-    from ramer.data.sources import GITHUB, SOURCES, source_text
+    from ramer.data.sources import BY_HAND, GITHUB, SOURCES, source_text
     from ramer.data.sources import fetch as fetch_set
 
-    for listed in [name] if name else SOURCES:
-        typer.echo(source_text(listed), err=bool(name))
+    listed = [name] if name else [*SOURCES, *BY_HAND]
+    for each in [] if name in BY_HAND else listed:
+        typer.echo(source_text(each), err=bool(name))
     if not name:
         return
     from tqdm import tqdm

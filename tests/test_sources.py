@@ -18,7 +18,17 @@ for needed in ("pooch", "tqdm", "av", "opensmile"):
     pytest.importorskip(needed)
 from ramer.cli import main
 from ramer.data.datasets import REAL, data_root
-from ramer.data.sources import SOURCES, build_mosi, build_ravdess, build_ravdess_frames, fetch
+from ramer.data.sources import (
+    BY_HAND,
+    SOURCES,
+    build_crema_d,
+    build_mosi,
+    build_ravdess,
+    build_ravdess_frames,
+    build_stressid,
+    build_twitter,
+    fetch,
+)
 
 NAMES = [f"03-01-{emotion:02d}-01-01-01-01" for emotion in range(1, 9)]
 FINE = "neutral joy sadness anger fear disgust surprise".split()
@@ -174,15 +184,18 @@ def test_the_command_says_the_licence_and_both_sets_are_read_back(
 
 def test_without_a_name_every_set_is_listed_with_its_licence(capsys):
     code, out, _ = run(capsys)
-    assert (
-        not code
-        and [line.split()[0] for line in out.splitlines()] == list(SOURCES)
-        and set(SOURCES) == set(REAL)
-    )
-    assert all(
-        re.search(r"[\d,]+ files, \d+ MB, for \w+\.npz.*; licence: \w", line)
-        for line in out.splitlines()
-    )
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert not code and list(lines) == [*SOURCES, *BY_HAND] and set(SOURCES) == set(REAL)
+    for name in SOURCES:
+        assert re.search(r"[\d,]+ files, \d+ MB, for \w+\.npz.*; licence: \w", lines[name])
+    for name in BY_HAND:
+        assert "by hand" in lines[name] and "doi.org" in lines[name]
+
+
+def test_a_set_that_is_given_out_by_hand_writes_nothing_and_says_how(tmp_path, capsys):
+    code, out, err = run(capsys, "swell-kw", "--folder", str(tmp_path))
+    assert code == 2 and not out and err.count("log in at DANS") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -291,6 +304,9 @@ def test_frames_of_the_twelve_recordings_have_the_stored_lengths():
         ("mosi", build_mosi),
         ("ravdess-goemotions", build_ravdess),
         ("ravdess-frames", build_ravdess_frames),
+        ("crema-d", build_crema_d),
+        ("stressid", build_stressid),
+        ("twitter-absa-2015", build_twitter),
     ],
 )
 def test_the_published_parts_give_the_stored_arrays(name, build):
@@ -307,5 +323,7 @@ def test_the_published_parts_give_the_stored_arrays(name, build):
         for key, array in built.items():
             if key in ("T_minilm384", "T_train", "T_eval"):
                 np.testing.assert_allclose(array, stored[key], atol=1e-5)
+            elif key in ("L", "C"):  # of the tweets, in half precision
+                np.testing.assert_allclose(array, stored[key], atol=1e-3)
             else:
                 np.testing.assert_array_equal(array, stored[key], err_msg=key)

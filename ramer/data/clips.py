@@ -26,6 +26,8 @@ class Provenance:
     saw_labels: whether the extractor was trained with labels of this corpus; None: not known.
     saw_test: whether clips that are judged here were among those labels; None: not known.
     hash: of the extractor's weights or package, where known.
+    coarse: whether it gives so few different answers, such as counts of votes, that two clips may
+        well have equal ones; the audit then takes equality for no copy.
     """
 
     extractor: str
@@ -34,6 +36,7 @@ class Provenance:
     licence: str = "unknown"
     saw_test: bool | None = None
     hash: str = ""
+    coarse: bool = False
 
 # %% ../../nbs/data/03_clips.ipynb #c1bc0a55
 @dataclass(frozen=True, init=False)

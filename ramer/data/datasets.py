@@ -4,16 +4,23 @@
 
 # %% auto #0
 __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', 'OTHER_CORPORA', 'EGEMAPS', 'OPENFACE', 'MINILM',
-           'MOSI_FILE', 'MOSI_PROTOCOL', 'MOSI_LICENCE', 'MOSI_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
-           'DATASETS', 'data_root', 'read_npz', 'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions',
-           'pad_frames', 'load_ravdess_frames', 'load_mosi', 'RealSet', 'user_folders', 'folder_protocol',
-           'folder_note', 'split_dataset', 'folder_dataset', 'named_folder', 'load_dataset', 'protocol_name',
-           'available_datasets']
+           'MOSI_FILE', 'MOSI_PROTOCOL', 'MOSI_LICENCE', 'MOSI_PROVENANCE', 'CREMA_D_FILE', 'CREMA_D_PROTOCOL',
+           'CREMA_D_LICENCE', 'CREMA_D_NOTE', 'CREMA_D_PROVENANCE', 'STRESSID_FILE', 'STRESSID_PROTOCOL',
+           'STRESSID_LICENCE', 'STRESSID_NOTE', 'STRESSID_PROVENANCE', 'TWITTER_FILE', 'TWITTER_PROTOCOL',
+           'TWITTER_LICENCE', 'TWITTER_NOTE', 'TWITTER_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
+           'DATASETS', 'data_root', 'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess',
+           'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits',
+           'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter',
+           'RealSet', 'user_folders', 'folder_protocol', 'folder_note', 'folder_dataset', 'named_folder',
+           'load_dataset', 'protocol_name', 'available_datasets']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
 import os
+import pandas as pd
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from ..conditions import choose
@@ -59,6 +66,19 @@ MINILM = Provenance(
 )
 
 
+def ravdess_traits(data: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    "Sex, asked intensity, statement and take of each RAVDESS clip, by its id."
+    return pd.DataFrame(
+        {
+            "sex": np.where(data["male"], "male", "female"),
+            "intensity": np.where(data["intensity"] == 2, "strong", "normal"),
+            "statement": data["statement"],
+            "repetition": data["repetition"],
+        },
+        index=data["name"],
+    )
+
+
 def ravdess_clips(
     data: Mapping[str, np.ndarray],
     features: dict[str, np.ndarray],
@@ -77,12 +97,13 @@ def ravdess_clips(
         provenance,
     )
 
-
+# %% ../../nbs/data/07_datasets.ipynb #8b4bd313
 def load_ravdess() -> Dataset:
     "RAVDESS speech: audio and face of the same take, 7 emotions, folds by actor."
     data = read_npz(RAVDESS_FILE)
     clips = ravdess_clips(data, {"a": data["A"], "v": data["V"]}, {"a": EGEMAPS, "v": OPENFACE})
-    return grouped_dataset("ravdess", clips, data["fold"], ACTOR_PROTOCOL, "acted speech")
+    dataset = grouped_dataset("ravdess", clips, data["fold"], ACTOR_PROTOCOL, "acted speech")
+    return replace(dataset, traits=ravdess_traits(data))
 
 
 def load_ravdess_goemotions() -> Dataset:
@@ -93,7 +114,7 @@ def load_ravdess_goemotions() -> Dataset:
     data = read_npz(RAVDESS_FILE)
     features = {"a": data["A"], "v": data["V"], "l": data["T_train"]}
     clips = ravdess_clips(data, features, {"a": EGEMAPS, "v": OPENFACE, "l": MINILM})
-    return grouped_dataset(
+    dataset = grouped_dataset(
         "ravdess-goemotions",
         clips,
         data["fold"],
@@ -101,6 +122,7 @@ def load_ravdess_goemotions() -> Dataset:
         "class-paired text",
         test_features={"l": data["T_eval"]},
     )
+    return replace(dataset, traits=ravdess_traits(data))
 
 # %% ../../nbs/data/07_datasets.ipynb #6967ae9e
 def pad_frames(frames: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -124,7 +146,8 @@ def load_ravdess_frames() -> Dataset:
     features = {"a": pad_frames(frames["A_frames"], lengths), "v": data["V"]}
     clips = ravdess_clips(data, features, {"a": EGEMAPS, "v": OPENFACE}, {"a": lengths})
     note = "acted speech, audio as frames"
-    return grouped_dataset("ravdess-frames", clips, data["fold"], ACTOR_PROTOCOL, note)
+    dataset = grouped_dataset("ravdess-frames", clips, data["fold"], ACTOR_PROTOCOL, note)
+    return replace(dataset, traits=ravdess_traits(data))
 
 # %% ../../nbs/data/07_datasets.ipynb #f9074952
 MOSI_FILE = "cmu_mosi.npz"
@@ -162,6 +185,190 @@ def load_mosi() -> Dataset:
     note = "face features trained on other clips' labels"
     return grouped_dataset("mosi", clips, group_folds(clips), MOSI_PROTOCOL, note)
 
+# %% ../../nbs/data/07_datasets.ipynb #81fefe25
+CREMA_D_FILE = "crema_d_votes.npz"
+CREMA_D_PROTOCOL = "actor-7fold-pooled"
+CREMA_D_LICENCE = "ODbL 1.0, contents DbCL 1.0 (CREMA-D)"
+CREMA_D_NOTE = "features are human impressions, not signals"
+CREMA_D_PROVENANCE = {
+    m: Provenance(
+        f"raters given {shown}: share of votes and mean intensity of each emotion",
+        "no training",
+        False,
+        CREMA_D_LICENCE,
+        coarse=True,
+    )
+    for m, shown in {"a": "audio alone", "v": "the face alone"}.items()
+}
+
+
+def rows_kept(data: Mapping[str, np.ndarray], is_kept: np.ndarray) -> dict[str, np.ndarray]:
+    "The columns of a file, of some of its rows. is_kept: (N,) bool."
+    return {key: column[is_kept] for key, column in data.items() if len(column) == len(is_kept)}
+
+
+def crema_d_traits(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    "Sex and age of the actor, sentence and asked level of each clip, and whether it was mute."
+    names = ("sex", "age", "sentence", "level", "mute")
+    return pd.DataFrame({name: columns[name] for name in names}, index=columns["name"])
+
+
+def load_crema_d() -> Dataset:
+    """CREMA-D as raters heard and saw it, 6 acted emotions, folds by actor.
+
+    7,438 clips: four that were broken for raters are left out. `votes` under a, v and av are the
+    human reference.
+    """
+    data = read_npz(CREMA_D_FILE)
+    columns = rows_kept(data, ~data["faulty"])
+    clips = Clips(
+        columns["name"],
+        {"a": columns["A"], "v": columns["V"]},
+        columns["y"],
+        data["class_names"],
+        [f"actor{number}" for number in columns["actor"]],
+        provenance=CREMA_D_PROVENANCE,
+    )
+    votes = {
+        condition: pd.DataFrame(columns[f"{key}_votes"], clips.ids, clips.classes)
+        for condition, key in {"a": "A", "v": "V", "av": "AV"}.items()
+    }
+    dataset = grouped_dataset("crema-d", clips, columns["fold"], CREMA_D_PROTOCOL, CREMA_D_NOTE)
+    return replace(dataset, traits=crema_d_traits(columns), votes=votes)
+
+# %% ../../nbs/data/07_datasets.ipynb #2e7aa1c3
+STRESSID_FILE = "stressid.npz"
+STRESSID_PROTOCOL = "subject-8fold-pooled"
+STRESSID_LICENCE = "research only; the terms of StressID itself were not seen"
+STRESSID_NOTE = "kinds of task, not emotions: what is missing tells of them; research only"
+STRESSID_PROVENANCE = {
+    "a": Provenance("librosa statistics, silence cut out", "no training", False, STRESSID_LICENCE),
+    "v": Provenance(
+        "OpenFace action units and gaze: mean, deviation", "other corpora", False, STRESSID_LICENCE
+    ),
+    "p": Provenance(
+        "statistics of ECG, respiration and skin conductance",
+        "no training",
+        False,
+        STRESSID_LICENCE,
+    ),
+}
+
+
+def load_stressid() -> Dataset:
+    """StressID: audio, face and physiology, 4 kinds of task, folds by subject.
+
+    713 recordings of 65 subjects, 343 of which lack a modality. Trait: the task, of 11.
+    """
+    data = read_npz(STRESSID_FILE)
+    clips = Clips(
+        data["name"],
+        {"a": data["A"], "v": data["V"], "p": data["P"]},
+        data["y"],
+        data["class_names"],
+        data["subject"],
+        provenance=STRESSID_PROVENANCE,
+        present=data["here"],
+    )
+    dataset = grouped_dataset("stressid", clips, data["fold"], STRESSID_PROTOCOL, STRESSID_NOTE)
+    return replace(dataset, traits=pd.DataFrame({"task": data["task"]}, index=clips.ids))
+
+# %% ../../nbs/data/07_datasets.ipynb #6b70488f
+TWITTER_FILE = "twitter_absa.npz"
+TWITTER_PROTOCOL = "official-split"
+TWITTER_LICENCE = "none stated; for research"
+TWITTER_NOTE = "sentiment towards a target: captions and face attributes are machine-made"
+TWITTER_PROVENANCE = {
+    "v": Provenance(
+        "DeepFace: emotion scores, age and sex of faces, mean over an image",
+        "other corpora, with emotion labels",
+        False,
+        "MIT (FITE)",
+    ),
+    "l": Provenance(
+        "all-MiniLM-L6-v2 embedding of target and tweet", OTHER_CORPORA, False, TWITTER_LICENCE
+    ),
+    "c": Provenance(
+        "all-MiniLM-L6-v2 embedding of an automatic caption",
+        "the network that wrote the captions is not named",
+        None,
+        "MIT (FITE)",
+    ),
+}
+
+# %% ../../nbs/data/07_datasets.ipynb #edd56d2c
+def split_dataset(
+    name: str,
+    clips: Clips,
+    is_test: np.ndarray,
+    protocol: str,
+    note: str,
+    dev_ids: frozenset[str] = frozenset(),
+) -> Dataset:
+    """A data set of one fold, whose test clips are the labelled ones among `is_test` (N,) bool.
+
+    dev_ids: of the clips that are its dev part; default: the protocol cuts one.
+    """
+
+    def parts(fold: int) -> tuple[Clips, Clips]:
+        return clips[~is_test], clips[is_test & (clips.labels >= 0)]
+
+    return Dataset(name, 1, parts, protocol, note, dev_ids=dev_ids)
+
+
+def twitter_clips(columns: Mapping[str, np.ndarray], classes: np.ndarray) -> Clips:
+    "One year's tweets, in the file's order; faces are lacking where none was found."
+    year = columns["year"][0]
+    has = dict(zip("lcv", columns["here"].T))
+    return Clips(
+        [f"{year}-{split}-{row}" for split, row in zip(columns["split"], columns["row"])],
+        {"v": columns["V"], "l": columns["L"], "c": columns["C"]},
+        columns["y"],
+        classes,
+        [f"group{number}" for number in columns["group"]],
+        provenance=TWITTER_PROVENANCE,
+        present=np.stack([has[m] for m in "vlc"], 1),
+    )
+
+# %% ../../nbs/data/07_datasets.ipynb #49588125
+def cosines(x: np.ndarray, is_key: np.ndarray) -> np.ndarray:
+    "Cosines of all rows of x (N, D) with the rows that are keys: (N, n). is_key: (N,) bool."
+    unit = np.asarray(x, np.float32)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit @ unit[is_key].T
+
+
+def posted_again(
+    columns: Mapping[str, np.ndarray], is_test: np.ndarray, cosine: float = 0.99
+) -> np.ndarray:
+    """(N,) bool: tweets outside test that are a test tweet, or share an image with one.
+
+    It is one where text and caption have at least this cosine with its own. is_test: (N,) bool.
+    """
+    alike = np.minimum(cosines(columns["L"], is_test), cosines(columns["C"], is_test)) >= cosine
+    in_group = np.isin(columns["group"], columns["group"][is_test])
+    return (alike.any(1) | in_group) & ~is_test
+
+
+def load_twitter(year: int) -> Dataset:
+    """Tweets of 2015 or 2017 with caption and faces, 3 sentiments, the official split.
+
+    What is in test, or shares an image with it, is not learned from. The dev part is the official
+    one.
+    """
+    data = read_npz(TWITTER_FILE)
+    columns = rows_kept(data, data["year"] == year)
+    columns = rows_kept(columns, ~posted_again(columns, columns["split"] == "test"))
+    clips = twitter_clips(columns, data["class_names"])
+    return split_dataset(
+        f"twitter-absa-{year}",
+        clips,
+        columns["split"] == "test",
+        TWITTER_PROTOCOL,
+        TWITTER_NOTE,
+        frozenset(clips.ids[columns["split"] == "dev"].tolist()),
+    )
+
 # %% ../../nbs/data/07_datasets.ipynb #14e219fb
 class RealSet(NamedTuple):
     "How a real set is loaded, the protocol of its folds, and the files it needs."
@@ -180,6 +387,10 @@ REAL = {
     "ravdess-goemotions": RealSet(load_ravdess_goemotions, ACTOR_PROTOCOL, (RAVDESS_FILE,)),
     "ravdess-frames": RealSet(load_ravdess_frames, ACTOR_PROTOCOL, (RAVDESS_FILE, FRAMES_FILE)),
     "mosi": RealSet(load_mosi, MOSI_PROTOCOL, (MOSI_FILE,)),
+    "crema-d": RealSet(load_crema_d, CREMA_D_PROTOCOL, (CREMA_D_FILE,)),
+    "stressid": RealSet(load_stressid, STRESSID_PROTOCOL, (STRESSID_FILE,)),
+    "twitter-absa-2015": RealSet(partial(load_twitter, 2015), TWITTER_PROTOCOL, (TWITTER_FILE,)),
+    "twitter-absa-2017": RealSet(partial(load_twitter, 2017), TWITTER_PROTOCOL, (TWITTER_FILE,)),
 }
 
 # %% ../../nbs/data/07_datasets.ipynb #b1eb580f
@@ -227,17 +438,6 @@ def folder_note(corpus: Corpus, empty: int) -> str:
     if empty:
         note += f"; {empty} clips that have none are left out"
     return note
-
-
-def split_dataset(
-    name: str, clips: Clips, is_test: np.ndarray, protocol: str, note: str
-) -> Dataset:
-    "A data set of one fold, whose test clips are the labelled ones among `is_test` (N,) bool."
-
-    def parts(fold: int) -> tuple[Clips, Clips]:
-        return clips[~is_test], clips[is_test & (clips.labels >= 0)]
-
-    return Dataset(name, 1, parts, protocol, note)
 
 
 def folder_dataset(folder: Path | str) -> Dataset:

@@ -4,18 +4,24 @@
 
 # %% auto #0
 __all__ = ['Encode', 'Progress', 'MOSI_TABLES', 'EMOTIONS', 'CLASSES', 'ACTORS', 'TAKE', 'FOLD_OF', 'EKMAN', 'LABEL_OF',
-           'COMMENT_SPLITS', 'PAIRED', 'TAKE_COLUMNS', 'COMMENT_COLUMNS', 'VOICE_FOLDER', 'FACE_FOLDER',
-           'COMMENTS_FOLDER', 'MOSI_FOLDER', 'OPENSMILE_USE', 'RAVDESS_USE', 'GOEMOTIONS_USE', 'RAVDESS_VOICE',
-           'RAVDESS_FACE', 'GOEMOTIONS', 'MOSI', 'RAVDESS', 'RAVDESS_FRAMES', 'CMU_MOSI', 'SOURCES', 'GITHUB',
-           'no_progress', 'read_transcripts', 'split_rows', 'joined_features', 'build_mosi', 'take_names', 'read_takes',
-           'read_faces', 'read_split', 'read_comments', 'without_near_copies', 'draw_comments', 'comment_arrays',
-           'build_ravdess', 'mean_frames', 'build_ravdess_frames', 'Source', 'checksums', 'source_text', 'fetch_part',
-           'fetch_parts', 'fetch']
+           'COMMENT_SPLITS', 'PAIRED', 'TAKE_COLUMNS', 'COMMENT_COLUMNS', 'CREMA_D_CODES', 'SHOWN', 'BROKEN', 'MUTE',
+           'STRESSID_TABLES', 'TASKS', 'KIND_OF', 'CONSTANT', 'TELLS_LENGTH', 'AUDIO_STATISTICS', 'TWEET_FOLDERS',
+           'TWEET_PARTS', 'FACE_EMOTIONS', 'SENTIMENTS', 'VOICE_FOLDER', 'FACE_FOLDER', 'COMMENTS_FOLDER',
+           'MOSI_FOLDER', 'OPENSMILE_USE', 'RAVDESS_USE', 'GOEMOTIONS_USE', 'RAVDESS_VOICE', 'RAVDESS_FACE',
+           'GOEMOTIONS', 'MOSI', 'RAVDESS', 'RAVDESS_FRAMES', 'CMU_MOSI', 'CREMA_D_FOLDER', 'STRESSID_FOLDER',
+           'TWEETS_FOLDER', 'IMAGES_FOLDER', 'CREMA_D', 'STRESSID', 'TWITTER_ABSA', 'SWELL_KW', 'SOURCES', 'BY_HAND',
+           'GITHUB', 'no_progress', 'read_transcripts', 'split_rows', 'joined_features', 'build_mosi', 'take_names',
+           'read_takes', 'read_faces', 'read_split', 'read_comments', 'without_near_copies', 'draw_comments',
+           'comment_arrays', 'build_ravdess', 'mean_frames', 'build_ravdess_frames', 'read_votes', 'vote_arrays',
+           'crema_d_folds', 'build_crema_d', 'audio_names', 'read_recordings', 'stressid_folds', 'build_stressid',
+           'read_tweets', 'face_vector', 'read_images', 'joined_groups', 'balanced_folds', 'encoded_once',
+           'build_twitter', 'Source', 'checksums', 'source_text', 'fetch_part', 'fetch_parts', 'fetch']
 
 # %% ../../nbs/data/60_sources.ipynb #4efdda05
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
@@ -342,6 +348,298 @@ def build_ravdess_frames(
         "name": takes.name.to_numpy(str),
     }
 
+# %% ../../nbs/data/60_sources.ipynb #3b91f2dc
+CREMA_D_CODES = {
+    "ANG": ("angry", "A", "Anger"),
+    "DIS": ("disgust", "D", "Disgust"),
+    "FEA": ("fearful", "F", "Fear"),
+    "HAP": ("happy", "H", "Happy"),
+    "NEU": ("neutral", "N", "Neutral"),
+    "SAD": ("sad", "S", "Sad"),
+}  # in a clip's name: its class, the column of votes, the word in the column of intensities
+SHOWN = {"1": "A", "2": "V", "3": "AV"}  # first digit of a row's number: what raters were given
+BROKEN = "1064_IEO_DIS_MD 1064_TIE_SAD_XX 1076_MTI_NEU_XX 1076_MTI_SAD_XX".split()  # for raters
+MUTE = """1005_IWW_DIS_XX 1007_IWL_HAP_XX 1037_DFA_ANG_XX 1037_WSI_DIS_XX 1037_WSI_FEA_XX
+1037_WSI_SAD_XX 1039_IWL_SAD_XX 1039_WSI_SAD_XX 1045_ITS_HAP_XX 1045_WSI_DIS_XX 1046_TIE_HAP_XX
+1058_IEO_SAD_HI 1061_TIE_ANG_XX 1063_IEO_DIS_HI 1067_IEO_FEA_LO 1068_IEO_SAD_MD 1070_IWL_SAD_XX
+1071_WSI_ANG_XX 1072_WSI_ANG_XX 1073_MTI_SAD_XX 1075_IWW_DIS_XX 1075_WSI_DIS_XX 1076_ITH_HAP_XX
+1076_ITH_NEU_XX 1076_TAI_NEU_XX 1079_IWL_ANG_XX 1079_TAI_DIS_XX 1091_IWW_FEA_XX""".split()
+
+
+def read_votes(folder: Path) -> pd.DataFrame:
+    """The table of votes, by what was shown and clip.
+
+    Raises ValueError for a clip that was not judged once in each of the three ways.
+    """
+    path = folder / "processedResults" / "tabulatedVotes.csv"
+    table = pd.read_csv(path, index_col=0, dtype=object)  # whose numbers are not parsed yet
+    shown = table.index.astype(str).str[0].map(SHOWN)
+    table = table.set_index([shown.rename("shown"), "fileName"]).sort_index()
+    ways = table.groupby(level="fileName").size()
+    if table.index.has_duplicates or (ways != len(SHOWN)).any():
+        wrong = ways.index[ways != len(SHOWN)].tolist() or table.index[table.index.duplicated()][0]
+        raise ValueError(f"{path}: expected each clip once for each of A, V, AV; see {wrong[0]!r}")
+    return table
+
+
+def vote_arrays(votes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """((N, 12) float32 features, (N, 6) int64 counts) of the votes on one way of showing.
+
+    Features are the share of each emotion, then its mean intensity from 0 to 1, 0 where no rater
+    chose it.
+    """
+    counts = votes[[letter for _, letter, _ in CREMA_D_CODES.values()]].astype(int).to_numpy()
+    columns = [f"mean{word}Resp" for *_, word in CREMA_D_CODES.values()]
+    intensity = np.maximum(votes[columns].astype(float).to_numpy(), 0) / 100
+    shares = counts / counts.sum(1, keepdims=True)
+    return np.hstack([shares, intensity]).astype(np.float32), counts
+
+
+def crema_d_folds(actors: pd.DataFrame, folds: int = 7) -> pd.Series:
+    "A fold for each actor: men dealt from the first fold on, women from the last one back."
+    rng = np.random.default_rng(0)
+    fold = pd.Series(-1, index=actors.index)
+    for sex, order in {"Male": range(folds), "Female": range(folds)[::-1]}.items():
+        dealt = rng.permutation(actors.index[actors.Sex == sex])
+        fold[dealt] = np.resize(np.array(order), len(dealt))
+    return fold
+
+# %% ../../nbs/data/60_sources.ipynb #9407bd97
+def build_crema_d(folder: Path | str, progress: Progress = no_progress) -> dict[str, np.ndarray]:
+    """The arrays of crema_d_votes.npz from the published tables.
+
+    progress: wraps the ways of showing. Raises what `read_votes` raises.
+    Source: CheyneyComputerScience/CREMA-D: processedResults/tabulatedVotes.csv,
+    VideoDemographics.csv, README.md (which files are broken or mute).
+    """
+    folder = Path(folder)
+    table = read_votes(folder)
+    actors = pd.read_csv(folder / "VideoDemographics.csv", index_col="ActorID").sort_index()
+    names = table.loc["A"].index
+    arrays = {}
+    for key in progress([*SHOWN.values()], "votes"):
+        arrays[key], arrays[f"{key}_votes"] = vote_arrays(table.loc[key].loc[names])
+    actor, sentence, code, level = (np.array(column) for column in zip(*names.str.split("_")))
+    of_clip = actors.assign(fold=crema_d_folds(actors)).loc[actor.astype(np.int64)]
+    classes = [name for name, *_ in CREMA_D_CODES.values()]
+    return arrays | {
+        "y": np.array([[*CREMA_D_CODES].index(c) for c in code]),
+        "class_names": np.array(classes),
+        "feature_names": np.array([f"{k}_{c}" for k in ("share", "intensity") for c in classes]),
+        "actor": of_clip.index.to_numpy(np.int64),
+        "fold": of_clip.fold.to_numpy(np.int64),
+        "sex": of_clip.Sex.str.lower().to_numpy(str),
+        "age": of_clip.Age.to_numpy(np.int64),
+        "sentence": sentence,
+        "level": level,
+        "name": names.to_numpy(str),
+        "faulty": names.isin(BROKEN),
+        "mute": names.isin(MUTE),
+    }
+
+# %% ../../nbs/data/60_sources.ipynb #cee96bd7
+STRESSID_TABLES = {
+    "A": "HCfeatures.csv",
+    "V": "video11tasks_aus_gaze_mean_std.csv",
+    "P": "all_physiological_features.csv",
+}
+TASKS = {
+    "relax": "Breathing Relax",
+    "video": "Video1 Video2",
+    "cognitive": "Counting1 Counting2 Counting3 Math Stroop",
+    "speaking": "Speaking Reading",
+}
+KIND_OF = {task: kind for kind, tasks in TASKS.items() for task in tasks.split()}
+CONSTANT = "ULF VLF_rsp mean_rsp".split()
+TELLS_LENGTH = """meanBW SDBW medianBW q20BW q80BW minBW maxBW pNN50 pNN20 apEn sampEn apEn_rrv VLF
+aucSCR scl_slope peakLF peakHF peakLF_rsp peakHF_rsp""".split()
+AUDIO_STATISTICS = dict(
+    mfcc=13, mfcc_delta=13, mfcc_delta2=13, centroid=1, bandwidth=1, flatness=1, contrast=7,
+    rolloff=1, tonnetz=6, zcr=1, tempo_ratio=13,
+)  # fmt: skip
+
+
+def audio_names() -> list[str]:
+    "The 140 columns of the table of audio: each statistic's means, then its deviations."
+    names = []
+    for what, n in AUDIO_STATISTICS.items():
+        numbers = [what] if n == 1 else [f"{what}{i}" for i in range(n)]
+        names += [f"{name}_{of}" for of in ("mean", "std") for name in numbers]
+    return names
+
+
+def read_recordings(path: Path, names: list[str] | None = None) -> pd.DataFrame:
+    """A table of StressID by recording, without the columns and recordings that are left out.
+
+    names: of its columns, where it has no header.
+    """
+    header = None if names else 0
+    table = pd.read_csv(path, header=header, index_col=0, dtype=object)
+    table = table.set_axis(table.index.str.removesuffix(".wav"))
+    table = table.set_axis(names, axis=1) if names else table
+    table = table.drop(columns=[*CONSTANT, *TELLS_LENGTH], errors="ignore")
+    return table[table.index.str.split("_").str[1].isin(KIND_OF)].astype(float)
+
+
+def stressid_folds(subjects: np.ndarray, here: np.ndarray, folds: int = 8) -> np.ndarray:
+    """(N,) int64: subjects dealt to the folds in turn, those with the same modalities in a row.
+
+    subjects: (N,) str. here: (N, M) bool.
+    """
+    rng = np.random.default_rng(0)
+    has = pd.DataFrame(here).groupby(subjects).any().apply(tuple, axis=1)
+    dealt: list[str] = []
+    for kind in sorted(set(has), reverse=True):
+        dealt += rng.permutation(has.index[has == kind].to_numpy(str)).tolist()
+    fold = pd.Series(np.arange(len(dealt)) % folds, dealt)
+    return fold[subjects].to_numpy()
+
+# %% ../../nbs/data/60_sources.ipynb #834eb9b5
+def build_stressid(folder: Path | str, progress: Progress = no_progress) -> dict[str, np.ndarray]:
+    """The arrays of stressid.npz from the published tables.
+
+    progress: wraps the tables.
+    Source: robustml-eurecom/stressID: Feature Extraction/Features; audio/main.py (names).
+    """
+    tables = {}
+    for key, file in progress(list(STRESSID_TABLES.items()), "tables"):
+        names = audio_names() if key == "A" else None
+        tables[key] = read_recordings(Path(folder) / file, names)
+    name = np.array(sorted(set().union(*(table.index for table in tables.values()))))
+    here = np.stack([np.isin(name, table.index) for table in tables.values()], 1)
+    arrays = {}
+    for key, table in tables.items():
+        arrays[key] = table.reindex(name, fill_value=0).to_numpy(np.float32)
+        arrays[f"{key}_names"] = table.columns.to_numpy(str)
+    subject, task = (np.array(column) for column in zip(*np.char.split(name, "_")))
+    return arrays | {
+        "here": here,
+        "here_names": np.array(list(tables)),
+        "y": np.array([[*TASKS].index(KIND_OF[t]) for t in task]),
+        "class_names": np.array(list(TASKS)),
+        "task": task,
+        "subject": subject,
+        "fold": stressid_folds(subject, here),
+        "name": name,
+    }
+
+# %% ../../nbs/data/60_sources.ipynb #3763e2a0
+TWEET_FOLDERS = {2015: ("twitter2015", "15"), 2017: ("twitter", "17")}
+TWEET_PARTS = ("train", "dev", "test")
+FACE_EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+SENTIMENTS = ["negative", "neutral", "positive"]
+
+
+def read_tweets(folder: Path) -> pd.DataFrame:
+    "Both years' tweets: year, split, row, label, image, text with its target put in, and target."
+    tables = []
+    for year, (name, _) in TWEET_FOLDERS.items():
+        for split in TWEET_PARTS:
+            lines = (folder / name / f"{split}.tsv").read_text("utf8").split("\n")[1:]
+            rows = [[i, *line.split("\t")[1:]] for i, line in enumerate(lines) if line.strip()]
+            table = pd.DataFrame(rows, columns=["row", "label", "image", "text", "target"])
+            tables.append(table.assign(year=year, split=split))
+    tweets = pd.concat(tables, ignore_index=True)
+    whole = [text.replace("$T$", target) for text, target in zip(tweets.text, tweets.target)]
+    return tweets.assign(text=whole, label=tweets.label.astype(int))
+
+
+def face_vector(faces: Sequence[Mapping[str, Any]] | None) -> np.ndarray:
+    """(10,) float32 of an image: means over its faces, then their number; zero without a face.
+
+    They are seven emotion scores (0 to 1), age in years and the share that was taken for a man.
+    """
+    if not faces:
+        return np.zeros(len(FACE_EMOTIONS) + 3, np.float32)
+    rows = []
+    for face in faces:
+        scores = [face["emotion"][emotion] / 100 for emotion in FACE_EMOTIONS]
+        rows.append([*scores, face["age"], face["gender"] == "Man"])
+    return np.append(np.mean(rows, 0), len(faces)).astype(np.float32)
+
+
+def read_images(folder: Path, tweets: pd.DataFrame) -> tuple[list[str], list[Any]]:
+    "(caption, faces or None) of each tweet's image."
+    captions, faces = [], []
+    for (year, split), rows in tweets.groupby(["year", "split"], sort=False):
+        short = TWEET_FOLDERS[year][1]
+        of_image = json.loads((folder / f"captions/twitter20{short}_images.json").read_text())
+        path = f"generate_face_descriptions/face_attributes/tw{short}_{split}_face_attributes.json"
+        found = json.loads((folder / path).read_text())
+        captions += [of_image[image] for image in rows.image]
+        faces += [found.get(image) for image in rows.image]
+    return captions, faces
+
+# %% ../../nbs/data/60_sources.ipynb #5716aec7
+def joined_groups(*keys: Sequence[str]) -> np.ndarray:
+    "(N,) int64: a group for each row; rows with any key in common are in one group."
+    parent = list(range(len(keys[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in keys:
+        first: dict[str, int] = {}
+        for row, key in enumerate(column):
+            parent[root(row)] = root(first.setdefault(key, row))
+    return np.unique([root(row) for row in range(len(parent))], return_inverse=True)[1]
+
+
+def balanced_folds(groups: np.ndarray, folds: int = 5) -> np.ndarray:
+    "(N,) int64: whole groups, the largest first, each into the smallest fold."
+    sizes = np.bincount(groups)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    filled, fold = np.zeros(folds, int), np.zeros(len(sizes), int)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        fold[group] = filled.argmin()
+        filled[fold[group]] += sizes[group]
+    return fold[groups]
+
+# %% ../../nbs/data/60_sources.ipynb #851e250e
+def encoded_once(texts: Sequence[str], encode: Encode) -> np.ndarray:
+    "(N, D) float16 embeddings; a text that comes twice is encoded once."
+    distinct, at = np.unique(texts, return_inverse=True)
+    return encode(distinct.tolist())[at].astype(np.float16)
+
+
+def build_twitter(
+    tweets: Path | str,
+    images: Path | str,
+    encode: Encode | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, np.ndarray]:
+    """The arrays of twitter_absa.npz.
+
+    tweets, images: folders of the two repositories. encode: as in `build_mosi`. progress: wraps
+    what is encoded.
+    Source: jefferyYu/TomBERT: absa_data; yhit98/FITE: captions, generate_face_descriptions.
+    """
+    table = read_tweets(Path(tweets))
+    captions, faces = read_images(Path(images), table)
+    encode = encode or sentence_encoder()
+    texts = {"L": (table.target + " : " + table.text).tolist(), "C": captions}
+    arrays = {key: encoded_once(texts[key], encode) for key in progress(list(texts), "texts")}
+    year = table.year.astype(str)
+    groups = joined_groups((year + " " + table.text).tolist(), (year + " " + table.image).tolist())
+    has_face = [bool(found) for found in faces]
+    return arrays | {
+        "V": np.stack([face_vector(found) for found in faces]),
+        "V_names": np.array([*FACE_EMOTIONS, "age", "share_man", "faces"]),
+        "here": np.stack([np.ones_like(has_face), np.ones_like(has_face), has_face], 1),
+        "here_names": np.array(["L", "C", "V"]),
+        "y": table.label.to_numpy(np.int64),
+        "class_names": np.array(SENTIMENTS),
+        "year": table.year.to_numpy(np.int64),
+        "split": table.split.to_numpy(str),
+        "row": table.row.to_numpy(np.int64),
+        "tweet": np.unique(year + " " + table.text, return_inverse=True)[1],
+        "group": groups,
+        "fold": balanced_folds(groups),
+    }
+
 # %% ../../nbs/data/60_sources.ipynb #c7d3a015
 @dataclass(frozen=True)
 class Source:
@@ -430,21 +728,74 @@ CMU_MOSI = Source(
     "none stated; made of YouTube videos, given out for research",
 )
 
+# %% ../../nbs/data/60_sources.ipynb #cefb425a
+CREMA_D_FOLDER = "CheyneyComputerScience/CREMA-D/1658cd342dff90010aa843eaeebd53610a08b1dc/"
+STRESSID_FOLDER = (
+    "robustml-eurecom/stressID/87dd6b40b026dfd146f0aa5444a2746a6b1fbf0c/"
+    "Feature Extraction/Features/"
+)
+TWEETS_FOLDER = "jefferyYu/TomBERT/31bc79fb9a913a2480d5a56ffe5009d986d6eb2a/absa_data/"
+IMAGES_FOLDER = "yhit98/FITE/86a53c185881669c4d12f1734b4d41c1a38e2ccc/"
+CREMA_D = Source(
+    {CREMA_D_FOLDER: checksums("crema-d.txt")},
+    build_crema_d,
+    "crema_d_votes.npz",
+    4061986,
+    "ODbL 1.0, contents DbCL 1.0 (CREMA-D, Cao et al. 2014): share alike, with its notice",
+)
+STRESSID = Source(
+    {STRESSID_FOLDER: checksums("stressid.txt")},
+    build_stressid,
+    "stressid.npz",
+    3625612,
+    "BSD-3 for the code (StressID, Chaptoukaev et al. 2023), the terms of the data set itself not "
+    "seen: for research, not to be published further",
+)
+TWITTER_ABSA = Source(
+    {TWEETS_FOLDER: checksums("tweets.txt"), IMAGES_FOLDER: checksums("tweet-images.txt")},
+    build_twitter,
+    "twitter_absa.npz",
+    5238272,
+    "none stated for the tweets (Yu and Jiang 2019), MIT for captions and faces (FITE): for "
+    "research, not to be published further",
+)
+
+# %% ../../nbs/data/60_sources.ipynb #6ac9a277
+SWELL_KW = (
+    "SWELL-KW (Koldijk et al. 2014) cannot be fetched by a command, and this recipe was never run: "
+    "log in at DANS, open https://doi.org/10.17026/dans-x55-69zp, accept its terms, and download "
+    "the feature dataset per sensor (computer, face, posture, physiology; a row per minute). Make "
+    "a folder below the data root with a clips.csv (id, label = condition, group = participant) "
+    "and an array per modality (v = face, p = physiology, …), 999 and empty cells as missing; "
+    "`ramer data inspect FOLDER` checks it, and its name is then a data set. The label is the "
+    "working condition, not an emotion"
+)
+
 # %% ../../nbs/data/60_sources.ipynb #b358151c
 SOURCES = {
     "ravdess": RAVDESS,
     "ravdess-goemotions": RAVDESS,
     "ravdess-frames": RAVDESS_FRAMES,
     "mosi": CMU_MOSI,
+    "crema-d": CREMA_D,
+    "stressid": STRESSID,
+    "twitter-absa-2015": TWITTER_ABSA,
+    "twitter-absa-2017": TWITTER_ABSA,
 }
 
 
+BY_HAND = {"swell-kw": SWELL_KW}
+
+
 def source_text(name: str) -> str:
-    """A line on a set: what is downloaded, what becomes of it, the licence.
+    """A line on a set: what is downloaded, what becomes of it, the licence; or a recipe.
 
     Raises ValueError for an unknown set.
     """
-    source = SOURCES[choose("source", name, SOURCES)]
+    choose("source", name, (*SOURCES, *BY_HAND))
+    if name in BY_HAND:
+        return f"{name:20} by hand: {BY_HAND[name]}"
+    source = SOURCES[name]
     beside = f" beside {' and '.join(source.beside)}" if source.beside else ""
     files = sum(map(len, source.parts.values()))
     size = f"{source.size / 1e6:.0f} MB"
@@ -515,10 +866,13 @@ def fetch(
     A file that is there is left alone. folder: default the data root. base: what has the same
     folders OWNER/REPOSITORY/COMMIT/…, such as a mirror. progress: wraps the parts and what they are
     built from, such as tqdm. Raises ValueError for an unknown set or a part with another checksum;
-    ConnectionError, saying what to do, where the network or a part cannot be reached; ImportError
-    without the extra `sources`.
+    ConnectionError, saying what to do, where the network or a part cannot be reached; RuntimeError
+    with the recipe for a set that can only be had by hand; ImportError without the extra `sources`.
     """
-    source = SOURCES[choose("source", name, SOURCES)]
+    choose("source", name, (*SOURCES, *BY_HAND))
+    if name in BY_HAND:
+        raise RuntimeError(BY_HAND[name])
+    source = SOURCES[name]
     folder = Path(folder or data_root())
     for other in source.beside:
         fetch(other, folder, base, progress)

@@ -179,7 +179,7 @@ def verdict_of(claim: Claim, results: Results, studies: Studies | None = None) -
     return row | measured | {"verdict": verdict, "reason": reason}
 
 # %% ../../nbs/report/53_claims.ipynb #9340d017
-WORDS = {"a": "audio", "v": "face", "l": "text"}
+WORDS = {"a": "audio", "v": "face", "l": "text", "p": "physiology", "c": "caption"}
 
 
 def having(*modalities: str) -> Callable[[Results], None]:

@@ -18,7 +18,7 @@ from ..conditions import choose
 from ..data.clips import Clips
 from ..data.datasets import load_dataset
 from ..data.folds import Dataset
-from ..evaluation.protocol import cut_dev
+from ..evaluation.protocol import train_and_dev
 from ..io import write_text
 from ramer.methods.classical import (
     Boosting,
@@ -114,7 +114,7 @@ class TuningClips(NamedTuple):
     def of(cls, dataset: Dataset, fold: int) -> "TuningClips":
         "The fold's learnable clips, cut with the seed of tuning."
         learnable, _ = dataset.parts(fold)
-        train, dev = cut_dev(learnable, TUNING_SEED)
+        train, dev = train_and_dev(dataset, learnable, TUNING_SEED)
         return cls(train, dev, learnable.hash(), {})
 
 
