@@ -22,6 +22,7 @@ from ramer.report.tables import (
     read_table,
     variants_table,
 )
+from .traits import draw_traits, figure_name, shift_table, traits_table
 from ..runs.results import Results
 
 # %% ../../nbs/report/43_writing.ipynb #f5e326e4
@@ -50,6 +51,8 @@ def write_figures(
         write_figure(folder / dataset, draw_conditions(rows))
         write_figure(folder / f"{dataset}-heat", draw_heat(rows))
         write_figure(folder / f"{dataset}-confidence", draw_confidence(results[dataset]))
+    for what, rows in traits_table(results).groupby("what", sort=False):
+        write_figure(folder / figure_name(str(what)), draw_traits(rows, str(what)))
     notes = {dataset: known.facts["note"] for dataset, known in results.items()}
     write_figure(folder / "differences", draw_forest(differences, notes))
 
@@ -68,6 +71,8 @@ def write_report(results: Mapping[str, Results], folder: Path | str) -> dict[str
         "differences": differences,
         "variants": variants_table(results),
         "calibration": calibration_table(results),
+        "traits": traits_table(results),
+        "label-shift": shift_table(results),
     }
     write_frames(folder / "tables", frames | confidence_tables(results))
     write_views(folder / "tables", table, differences)
