@@ -35,7 +35,7 @@ from ramer.report.tables import (
 from ..runs.results import Line, Results
 
 # %% ../../nbs/studies/63_choice.ipynb #44791145
-BOUNDS = ("prior", "bayes")  # nobody would choose these
+BOUNDS = ("prior", "bayes")  # a floor and a ceiling, not to be chosen
 
 
 def choosable(results: Results) -> list[str]:
@@ -203,7 +203,7 @@ def dev_row(results: Results, methods: Sequence[str], means: np.ndarray) -> Tabl
     row = {name: found[MISSING][name] for name in ("difference", "low", "high", "p")}
     return {"n": len(methods), "measured": "over dev's choice"} | row
 
-
+# %% ../../nbs/studies/63_choice.ipynb #36fc1933
 def choice_rows(results: Results, sizes: Sequence[int] = SIZES) -> list[TableRow]:
     "The rows of one data set; an n that is larger than the number of methods has none."
     methods = choosable(results)
@@ -223,8 +223,8 @@ def choice_rows(results: Results, sizes: Sequence[int] = SIZES) -> list[TableRow
 def choice_table(all_results: Mapping[str, Results]) -> pd.DataFrame:
     """A row per data set, n and way of measuring, in points of WA.
 
-    They are of the mean over the incomplete conditions. Columns: dataset, note, of (methods there are), n (chosen among), measured, difference, low,
-    high, p.
+    They are of the mean over the incomplete conditions. Columns: dataset, note, of (methods there
+    are), n (chosen among), measured, difference, low, high, p.
     """
     rows = [row for results in all_results.values() for row in choice_rows(results)]
     columns = ["dataset", "note", "of", "n", "measured", "difference", "low", "high", "p"]

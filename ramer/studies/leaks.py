@@ -98,7 +98,7 @@ TRAINED_LIKE = {  # else an arm has its own training
 }
 RETRIEVING = tuple(TRAINED_LIKE)  # these are about what a store holds, or what is found in it
 
-
+# %% ../../nbs/studies/44_leaks.ipynb #6b47814b
 def joined(first: Clips, second: Clips) -> Clips:
     """Clips of both, in this order.
 
@@ -222,7 +222,7 @@ def forged_stage1(config: Config, training: Training) -> Stage1:
     stage1 = pretrain(training.stage1, training.dev, config)
     return replace(stage1, learned_from=training.train.labelled().hash())
 
-
+# %% ../../nbs/studies/44_leaks.ipynb #bd9a3efd
 def leaks_of(config: Config, test: Clips, leaks: Sequence[str]) -> list[str]:
     """Those of some leaks that a method and test clips can have.
 
@@ -334,7 +334,10 @@ BETWEEN = {  # rows that compare two arms: {name: (arm, the arm it is compared w
     "features-labels": ("features", "train-features"),
 }
 ROWS = LEAKS | {
-    "features-labels": "the labels in the features alone: the last but one row against the last",
+    "features-labels": (
+        "the test labels in the features: that network trained with the labels of all clips, "
+        "against the same trained with train labels only"
+    ),
     **{name: says for name, (_, says) in AMONG_LEAKS.items()},
 }
 
@@ -376,7 +379,7 @@ def inflation_table(all_results: Mapping[str, Results], metric: str = "WA") -> p
             rows += inflation_rows(results, named, (arm, other), means, metric)
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/studies/44_leaks.ipynb #e046ce28
 def inflation_rows(
     results: Results, named: TableRow, arms: tuple[str, str], means: pd.Series, metric: str
 ) -> list[TableRow]:
@@ -500,8 +503,8 @@ MEANING = "It shows what leakage can do on these data, not what any author did"
 RELEASED = (
     "RAMER's released code stores every labelled clip and drops the first hit of every search. It "
     "names no split, so whether test clips were stored, and whether stage 1 learned from their "
-    "labels, is not known. In the rows whose first hit is dropped, it is dropped in training and at "
-    "test; here test clips are stored when training is over"
+    "labels, is not known. Where a row says that the first hit is dropped, it is so in training "
+    "and at test; test clips are stored when training is over"
 )
 
 
@@ -521,7 +524,7 @@ def leak_table(results: Path | str, choice: pd.DataFrame | None = None) -> pd.Da
     luck = luck[luck.dataset.isin(table.dataset)]
     return table if luck.empty else pd.concat([table, choice_among_leaks(luck)], ignore_index=True)
 
-
+# %% ../../nbs/studies/44_leaks.ipynb #30306be3
 def signature_parts(table: pd.DataFrame) -> list[str]:
     "The signature under the leading arm, and where a clip may find itself, as Markdown."
     parts = []
@@ -542,9 +545,9 @@ def choice_parts(choice: pd.DataFrame) -> list[str]:
         "Points of WA, mean over the incomplete conditions. *By halves*: the best of n random "
         "methods on one half of the speakers (videos; clips where there are neither), its accuracy "
         "there minus that on the other half; 95 % intervals. *On noise*: the lead of the best of n "
-        "over the average of all if all were equally good, on all test clips; brackets hold 95 % of "
-        "such tables. *Over dev's choice*: the maximum on test minus the method that dev chose in "
-        "each fold.",
+        "over the average of all if all were equally good, on all test clips; brackets hold 95 % "
+        "of such tables. *Over dev's choice*: the maximum on test minus the method that dev chose "
+        "in each fold.",
         markdown(choice_view(choice)),
         "![Luck by the number of methods](choice.png)",
     ]
@@ -568,7 +571,7 @@ def inflation_text(table: pd.DataFrame, choice: pd.DataFrame) -> str:
     parts += signature_parts(table) + choice_parts(choice)
     return "\n\n".join(parts) + "\n"
 
-
+# %% ../../nbs/studies/44_leaks.ipynb #9f9fa584
 def write_leaks(results: Path | str) -> pd.DataFrame | None:
     """Write inflation.csv, .md and .png into `<results>/leaks` from its lines.
 
