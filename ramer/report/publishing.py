@@ -98,6 +98,7 @@ def make_tables(parts: Sequence[Part], to: Destination, tuning: Path, whole: boo
     out.unlink(missing_ok=True)
     to.run([Job("tables", out, parameters)], "tables", workers=1)
     if to.publish:
+        write_leaks(to.results)  # what choosing on test is worth comes from these lines
         write_front(to.results, clone_folder() / "README.md")
         return f"published to {to.results}; read the change with git diff"
     return (to.results / "comparison.txt").read_text()
