@@ -31,6 +31,11 @@ IMAGINING = (
     "shaspec",
     "momke",
     "m3care",
+    "flex-moe",
+    "simmlm",
+    "dymo",
+    "online-mae",
+    "moddrop",
 )
 CLASSICAL = ("logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
 TRAINED = (*FILLING, *IMAGINING)
