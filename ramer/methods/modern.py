@@ -421,7 +421,7 @@ class M3CareGraph(M3CareLayers):
             if own is not None:
                 total = total + own[0][:, [i]]
                 features = features + own[0][:, [i]] * own[1][:, i]
-            borrowed.append(torch.relu(layer(features / total.clamp(min=1e-6))))
+            borrowed.append(torch.relu(layer(features / total.detach().clamp(min=1e-6))))
         return torch.stack(borrowed, 1)
 
 # %% ../../nbs/methods/23_modern.ipynb #a3c117ca
