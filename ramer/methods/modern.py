@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['Views', 'Bandwidths', 'Distilled', 'side_by_side', 'transformer', 'small_parameter', 'TokenNetwork',
-           'TokenTransformer', 'shared_distance', 'ShaSpecNetwork', 'ShaSpec', 'Expert', 'Experts', 'MoMKENetwork',
-           'MoMKE', 'kernel', 'for_each', 'M3CareLayers', 'M3CareGraph', 'M3CareNetwork', 'M3Care']
+           'TokenTransformer', 'shared_distance', 'ShaSpecNetwork', 'ShaSpec', 'gelu_network', 'Expert', 'Experts',
+           'MoMKENetwork', 'MoMKE', 'typical_distance', 'kernel', 'for_each', 'M3CareLayers', 'M3CareGraph',
+           'StoredGraph', 'M3CareNetwork', 'M3Care']
 
 # %% ../../nbs/methods/23_modern.ipynb #5cb8359a
 import copy
 import torch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 from ..data.clips import Clips
 from .encoders import hidden_features
 from .fills import ZeroFill
@@ -187,6 +188,14 @@ class ShaSpec(VectorTraining):
     student = ShaSpecNetwork
 
 # %% ../../nbs/methods/23_modern.ipynb #c09c58c4
+def gelu_network(outputs: int) -> nn.Sequential:
+    """Linear, GELU, linear: 128 -> 128 -> outputs.
+
+    Source: wxxv/MoMKE: MoMKE/modules/Attention_softmoe.py, Mlp.
+    """
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, outputs))
+
+
 class Expert(nn.Module):
     """Residual blocks: a linear map (attention over one token) and a small network behind it.
 
@@ -197,7 +206,7 @@ class Expert(nn.Module):
     def __init__(self, depth: int = 4) -> None:
         super().__init__()
         self.value = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(depth))
-        self.behind = nn.ModuleList(fully_connected(WIDTH, WIDTH, WIDTH) for _ in range(depth))
+        self.behind = nn.ModuleList(gelu_network(WIDTH) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         "(..., 128) -> (..., 128)."
@@ -250,7 +259,7 @@ class MoMKENetwork(VectorNetwork):
         n = len(shape["dims"])
         self.project = first.project
         self.experts = first.experts
-        self.routers = nn.ModuleList(fully_connected(WIDTH, WIDTH, n) for _ in shape["dims"])
+        self.routers = nn.ModuleList(gelu_network(n) for _ in shape["dims"])
         self.behind = nn.Linear(n * WIDTH, n * WIDTH)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(n * WIDTH, len(shape["classes"]))
@@ -281,22 +290,32 @@ Views: TypeAlias = list[tuple[Tensor, Tensor]]  # for each modality: the feature
 Bandwidths: TypeAlias = list[tuple[Tensor, Tensor]]  # of the kernels of both
 
 
+def typical_distance(distance: Tensor) -> Tensor:
+    """The mean of the squared distances (n, n) over pairs of two clips, or 1 if that is below 1e-3.
+
+    Source: choczhang/M3Care: ODIR/M3Care.ipynb, guassian_kernel.
+    """
+    n = len(distance)
+    mean = distance.detach().sum() / max(n * n - n, 1)
+    return torch.where(mean < 1e-3, 1.0, mean)
+
+
 def kernel(a: Tensor, b: Tensor, bandwidth: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(the mean of three Gaussian kernels of two sets of features (A, B), their bandwidth).
 
-    a: (A, D), b: (B, D). bandwidth: default the mean squared distance.
-    Source: choczhang/M3Care: utils, guassian_kernel.
+    a: (A, D), b: (B, D). bandwidth: default the `typical_distance`, for a set and itself.
+    Source: choczhang/M3Care: ODIR/M3Care.ipynb, guassian_kernel.
     """
     distance = torch.cdist(a, b) ** 2
     if bandwidth is None:
-        bandwidth = distance.mean().clamp(min=1e-6)
+        bandwidth = typical_distance(distance)
     kernels = [torch.exp(-distance / (bandwidth * scale)) for scale in (0.5, 1.0, 2.0)]
     return sum(kernels) / 3, bandwidth
 
 # %% ../../nbs/methods/23_modern.ipynb #acba1f2e
-def for_each(shape: Shape, make: Callable[[], nn.Module]) -> nn.ModuleList:
-    "A module for each modality."
-    return nn.ModuleList(make() for _ in shape["dims"])
+def for_each(shape: Shape, module: nn.Module) -> nn.ModuleList:
+    "Copies of a module, with the same first weights, one for each modality."
+    return nn.ModuleList(copy.deepcopy(module) for _ in shape["dims"])
 
 
 class M3CareLayers(VectorNetwork):
@@ -315,13 +334,13 @@ class M3CareLayers(VectorNetwork):
         self.modalities = tuple(dims)
         self.project = nn.ModuleList(nn.Linear(d, WIDTH) for d in dims.values())
         self.norm = nn.BatchNorm1d(WIDTH)
-        self.compare = for_each(shape, lambda: fully_connected(WIDTH, WIDTH, WIDTH))
-        self.first = for_each(shape, lambda: nn.Linear(WIDTH, WIDTH))
-        self.second = for_each(shape, lambda: nn.Linear(WIDTH, WIDTH))
-        self.borrowed_weight = for_each(shape, lambda: nn.Linear(WIDTH, 1))
-        self.own_weight = for_each(shape, lambda: nn.Linear(WIDTH, 1))
+        self.compare = for_each(shape, fully_connected(WIDTH, WIDTH, WIDTH, WIDTH))
+        self.first = for_each(shape, nn.Linear(WIDTH, WIDTH))
+        self.second = for_each(shape, nn.Linear(WIDTH, WIDTH))
+        self.borrowed_weight = for_each(shape, nn.Linear(WIDTH, 1))
+        self.own_weight = for_each(shape, nn.Linear(WIDTH, 1))
         self.share = nn.Parameter(torch.full((n,), 2.0))
-        self.threshold = nn.Parameter(torch.full((), -2.0))
+        self.threshold = nn.Parameter(torch.full((), 2.0))
         self.kind = nn.Parameter(0.02 * torch.randn(1, n, WIDTH))
         self.transformer = transformer(dropout)
         classes = len(shape["classes"])
@@ -366,7 +385,7 @@ class M3CareGraph(M3CareLayers):
             given = bandwidths[i] if bandwidths else (None, None)
             plain, plain_bandwidth = kernel(a[0], b[0], given[0])
             learned, learned_bandwidth = kernel(a[1], b[1], given[1])
-            similar.append(share[i] * plain + (1 - share[i]) * learned)
+            similar.append(((1 - share[i]) * learned + share[i]) * plain)
             used.append((plain_bandwidth, learned_bandwidth))
         return torch.stack(similar, 2), used
 
@@ -382,55 +401,79 @@ class M3CareGraph(M3CareLayers):
         return torch.where(mean > cut, mean - cut + cut.detach(), 0.0)
 
     def carry(
-        self, edges: Tensor, stored_mask: Tensor, h: Tensor, layers: Sequence[nn.Module]
+        self,
+        edges: Tensor,
+        stored_mask: Tensor,
+        h: Tensor,
+        layers: Sequence[nn.Module],
+        own: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """What a graph layer makes of the neighbours' features of every modality: (A, M, 128).
 
-        edges: (A, B). h: (B, M, 128), used where stored_mask (B, M) is True.
+        edges: (A, B). h: (B, M, 128), used where stored_mask (B, M) is True. own: (mask (A, M),
+        features (A, M, 128)) of clips that are not among the stored, their own neighbours at
+        weight one.
         """
         borrowed = []
         for i, layer in enumerate(layers):
             weight = edges * stored_mask[:, i]
-            share = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
-            borrowed.append(torch.relu(layer(share @ h[:, i])))
+            total, features = weight.sum(1, keepdim=True), weight @ h[:, i]
+            if own is not None:
+                total = total + own[0][:, [i]]
+                features = features + own[0][:, [i]] * own[1][:, i]
+            borrowed.append(torch.relu(layer(features / total.detach().clamp(min=1e-6))))
         return torch.stack(borrowed, 1)
 
 # %% ../../nbs/methods/23_modern.ipynb #a3c117ca
+class StoredGraph(NamedTuple):
+    """The memory's graph: what an asked clip is joined to.
+
+    h, first: (N, M, 128), the features and what the first layer carries. present: (N, M) bool.
+    """
+
+    views: Views
+    h: Tensor
+    first: Tensor
+    present: Tensor
+    bandwidths: Bandwidths
+
+
 class M3CareNetwork(M3CareGraph):
     """Features that travel along a graph of similar clips, then a Transformer over modalities.
 
-    Source: Zhang et al., KDD 2022; ocbe-uio/imml: imml/classify/m3care.py.
+    Source: Zhang et al., KDD 2022; choczhang/M3Care: ODIR/M3Care.ipynb.
     """
 
-    graph: tuple[Views, Tensor, Tensor, Bandwidths] | None
+    graph: StoredGraph | None
 
     def train(self, mode: bool = True) -> Self:
         "As in torch; what was computed of the memory is forgotten."
         self.graph = None
         return super().train(mode)
 
-    def memory_graph(self) -> tuple[Views, Tensor, Tensor, Bandwidths]:
-        "(views, what the first layer carries, presence, bandwidths) of the memory, computed once."
+    def memory_graph(self) -> StoredGraph:
+        "The graph of the memory, computed once."
         if self.graph is None:
             x, present = self.memory()
             h = self.encode(x)
             views = self.views(h)
             similar, bandwidths = self.similarity(views, views)
-            edges = self.edges(similar, present, present).fill_diagonal_(0.0)
+            edges = self.edges(similar, present, present)
             first = self.carry(edges, present, h, self.first)
-            self.graph = (views, first, present, bandwidths)
+            self.graph = StoredGraph(views, h, first, present, bandwidths)
         return self.graph
 
     def borrowed(self, h: Tensor, mask: Tensor) -> Tensor:
         "(B, M, 128): every modality from similar clips, of the batch in training, else the memory."
         if not self.training:
-            stored, first, present, bandwidths = self.memory_graph()
-            similar, _ = self.similarity(self.views(h), stored, bandwidths)
-            return self.carry(self.edges(similar, mask, present), present, first, self.second)
+            stored = self.memory_graph()
+            similar, _ = self.similarity(self.views(h), stored.views, stored.bandwidths)
+            edges = self.edges(similar, mask, stored.present)
+            first = self.carry(edges, stored.present, stored.h, self.first, (mask, h))
+            return self.carry(edges, stored.present, stored.first, self.second, (mask, first))
         views = self.views(h)
         similar, _ = self.similarity(views, views)
-        others = ~torch.eye(len(h), dtype=torch.bool)
-        edges = self.edges(similar, mask, mask) * others
+        edges = self.edges(similar, mask, mask)
         first = self.carry(edges, mask, h, self.first)
         return self.carry(edges, mask, first, self.second)
 

@@ -37,6 +37,7 @@ from .imagination import AE, CIFMMIN, CRA, IFMMIN, IFMMINLight, LineageAE, MMIN
 from .modern import Distilled, M3Care, MoMKE, ShaSpec, TokenTransformer
 from .pretraining import Stage1
 from .rag import Ramer
+from .recent import DyMo, FlexMoE, ModDrop, OnlineMAE, SimMLM
 from .released import RELEASED_FIELDS, RELEASED_SWITCHES
 
 # %% ../../nbs/methods/27_registry.ipynb #1dc663de
@@ -68,6 +69,11 @@ METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "shaspec": (ShaSpec, {}),
     "momke": (MoMKE, {}),
     "m3care": (M3Care, {}),
+    "flex-moe": (FlexMoE, {}),
+    "simmlm": (SimMLM, {}),
+    "dymo": (DyMo, {}),
+    "online-mae": (OnlineMAE, {}),
+    "moddrop": (ModDrop, {}),
     "logistic": (LogisticSpecialists, {}),
     "knn": (RawNeighbours, {}),
     "impute-logistic": (ImputedLogistic, {}),
