@@ -271,7 +271,8 @@ def load_stressid() -> Dataset:
         present=data["here"],
     )
     dataset = grouped_dataset("stressid", clips, data["fold"], STRESSID_PROTOCOL, STRESSID_NOTE)
-    return replace(dataset, traits=pd.DataFrame({"task": data["task"]}, index=clips.ids))
+    traits = pd.DataFrame({"task": data["task"]}, index=clips.ids)
+    return replace(dataset, traits=traits, numbered=True)
 
 # %% ../../nbs/data/07_datasets.ipynb #6b70488f
 TWITTER_FILE = "twitter_absa.npz"

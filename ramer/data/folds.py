@@ -28,6 +28,8 @@ class Dataset:
     traits: what studies ask of a clip and no method may see, such as the speaker's sex: a row for
         each clip, by its id; empty: nothing is known. votes: {condition: how many raters gave each
         answer}, a row for each clip, by its id, and a column for each class; {}: no raters.
+    numbered: whether committed lines number clips and groups in place of naming them, because
+        their names come from a source that may not be published further.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     dev_ids: frozenset[str] = frozenset()
     traits: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
     votes: Mapping[str, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
+    numbered: bool = False
 
     def complete(self) -> "Dataset":
         "The same with the clips that lack no modality."
