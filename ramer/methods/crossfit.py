@@ -7,7 +7,7 @@ __all__ = ['label_agreement', 'dev_agreement', 'check_folds', 'fold_numbers', 'f
            'CrossfittedRamer', 'FoldSearch', 'HeldOut', 'CrossfitRamer', 'rotation', 'with_other_features',
            'AlignedRamer', 'hits_of_training', 'training_agreement', 'agreement_table']
 
-# %% ../../nbs/methods/63_crossfit.ipynb #e905c2e2
+# %% ../../nbs/methods/63_crossfit.ipynb #41ba1adb
 import numpy as np
 import pandas as pd
 import torch
@@ -26,7 +26,7 @@ from .rag import Ramer, add_clips, fill_by_table
 from .training import History
 from ..retrieval.store import Exclusion, Hits, RetrievalStore, unit
 
-# %% ../../nbs/methods/63_crossfit.ipynb #fde4dd87
+# %% ../../nbs/methods/63_crossfit.ipynb #f026a7f4
 def label_agreement(store: RetrievalStore, hits: Hits, labels: np.ndarray) -> float:
     """The share of labelled neighbours that have their query's label; NaN if there is none.
 
@@ -43,7 +43,7 @@ def dev_agreement(method: Ramer, dev: Clips, condition: Condition) -> float:
     clips = clips[condition.rows(clips.present)]
     return label_agreement(method.store, method.explain(clips, condition.name), clips.labels)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #97a9d3a6
+# %% ../../nbs/methods/63_crossfit.ipynb #3997a41b
 def check_folds(folds: int, groups: int) -> None:
     "Raise ValueError unless so many groups can be cut into so many folds, at least two."
     if not 2 <= folds <= groups:
@@ -80,7 +80,7 @@ def pretrain_folds(train: Clips, dev: Clips, config: Config, fold: np.ndarray) -
     """
     return [pretrain(train[fold != k], dev, config) for k in range(fold.max() + 1)]
 
-# %% ../../nbs/methods/63_crossfit.ipynb #29c17743
+# %% ../../nbs/methods/63_crossfit.ipynb #7628ed84
 class CrossfittedRamer(Ramer):
     """RAMER with one more stage 1 for each fold of the train clips; a subclass says what for.
 
@@ -137,7 +137,7 @@ class CrossfittedRamer(Ramer):
         trained |= {"stage3": self.history}
         return {name: history for name, history in trained.items() if history}
 
-# %% ../../nbs/methods/63_crossfit.ipynb #49041380
+# %% ../../nbs/methods/63_crossfit.ipynb #5091325d
 class FoldSearch(Ramer):
     """The search of one fold model for clips of the deployed store.
 
@@ -188,7 +188,7 @@ class HeldOut(NamedTuple):
     queries: Tensor
     own: Exclusion
 
-# %% ../../nbs/methods/63_crossfit.ipynb #f8e308c0
+# %% ../../nbs/methods/63_crossfit.ipynb #20eb4496
 class CrossfitRamer(CrossfittedRamer):
     """RAMER whose stage 3 learns from neighbours that fold models found for clips new to them.
 
@@ -254,7 +254,7 @@ class CrossfitRamer(CrossfittedRamer):
             return fill_by_table(self.train_fills, self.store.modalities)
         return super().filler(clips, codes)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #e00bcffc
+# %% ../../nbs/methods/63_crossfit.ipynb #d7f4b68a
 def rotation(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The orthogonal map (H, H) float32 that brings rows of source nearest to those of target.
 
@@ -322,7 +322,7 @@ class AlignedRamer(CrossfittedRamer):
         labelled = train.labelled()
         return self.neighbours(self.train_h, code, labelled.ids, labelled.groups)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #289d583e
+# %% ../../nbs/methods/63_crossfit.ipynb #da7d6eaf
 def hits_of_training(method: Ramer, train: Clips, code: int) -> Hits:
     "What the labelled train clips found in a fitted method's stage 3 under a condition."
     if isinstance(method, CrossfittedRamer):
