@@ -44,6 +44,8 @@ LEARNING = (
     "ramer-raw",
     "ramer-whitened",
     "ramer-supervised",
+    "ramer-crossfit",
+    "ramer-aligned",
     "ramer-released",
     "ramer-gated",
     "ae",

@@ -30,6 +30,8 @@ RETRIEVING = (
     "random",
     "ramer",
     "ramer-raw",
+    "ramer-crossfit",
+    "ramer-aligned",
     "ramer-medium",
     "ramer-large",
     "ramer-turbo",
@@ -343,6 +345,35 @@ def test_with_nothing_excluded_a_train_clip_finds_itself(policy, query, parts, s
     found = training_hits(*parts, still, policy=policy, query=query, exclude="none", **STILL)
     assert found
     assert all(finds_itself(search.ids, search.hits).all() for search in found)
+
+
+def cross_fitted(train, dev):
+    return make_method(configure("gaussian", "ramer-crossfit", epochs=3)).fit(train, dev)
+
+
+@pytest.mark.parametrize("code", range(1, 7))
+def test_a_cross_fitted_clip_finds_the_same_whatever_the_labels_of_its_fold(code, parts):
+    "No model that it searches with has seen its label, or that of its speaker."
+    train, dev = parts
+    method = cross_fitted(train, dev)
+    held = np.isin(train.ids, train.labelled().ids[method.fold == 0])
+    other = cross_fitted(replace(train, labels=np.where(held, 5 - train.labels, train.labels)), dev)
+    hits, others = [m.hits_in_training(train, code).ids for m in (method, other)]
+    assert_array_equal(others[method.fold == 0], hits[method.fold == 0])
+    assert (others[method.fold != 0] != hits[method.fold != 0]).any()
+
+
+def test_a_cross_fitted_clip_finds_no_clip_of_its_fold_and_unlabelled_ones_of_the_rest(parts):
+    train, dev = parts
+    turbo = configure("gaussian", "ramer-crossfit", epochs=1, database="turbo", exclude="none")
+    method = make_method(turbo).fit(train, dev)
+    labelled = train.labelled()
+    fold_of = dict(zip(labelled.groups, method.fold))
+    group_of = dict(zip(train.ids, train.groups))
+    found = method.hits_in_training(train, 4).ids
+    lies_in = np.vectorize(lambda name: fold_of[group_of[name]])(found)
+    assert (lies_in != method.fold[:, None]).all()
+    assert np.isin(found, train.ids[train.labels < 0]).any()
 
 
 def test_an_excluding_search_still_finds_k_clips(parts, stage1):

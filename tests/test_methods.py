@@ -17,7 +17,8 @@ from ramer.methods.pretraining import pretrain
 from ramer.methods.registry import configure, load_method, make_method
 
 CONTROLS = ("prior", "bayes")
-RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", "ramer-released")
+CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
+RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released")
 FILLING = ("zero", "mean", "distilled", "ramer-gated", *RETRIEVING)
 IMAGINING = (
     "ae",
@@ -121,7 +122,7 @@ def test_what_fills_a_missing_slot_matters(condition, fitted, clips):
 
 
 @pytest.mark.parametrize("condition", CONDITIONS[:-1])
-@pytest.mark.parametrize("name", ["random", "ramer", "ramer-raw", "ramer-released"])
+@pytest.mark.parametrize("name", ["random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released"])
 def test_an_explanation_names_the_neighbours_behind_the_answer(
     name, condition, fitted, clips, monkeypatch
 ):

@@ -159,6 +159,8 @@ class Config(Settings):
     # --- scikit-learn's models
     penalty: float = 1.0  # of the squared weights of a logistic regression
     boosting_rate: float = 0.1  # learning rate of gradient boosting
+    # --- the cross-fitted store
+    crossfit_folds: int = 5  # parts of the train groups; each has a stage 1 that has not seen it
 
     def __post_init__(self) -> None:
         super().__post_init__()

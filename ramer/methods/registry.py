@@ -31,6 +31,7 @@ from ramer.methods.controls import (
     SupervisedRamer,
     WhitenedRamer,
 )
+from .crossfit import AlignedRamer, CrossfitRamer
 from .fills import FillMethod, MeanFill, ZeroFill
 from .gated import GatedRetrieval
 from .imagination import AE, CIFMMIN, CRA, IFMMIN, IFMMINLight, LineageAE, MMIN
@@ -59,6 +60,8 @@ METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "ramer-whitened": (WhitenedRamer, {}),
     "ramer-supervised": (SupervisedRamer, {}),
     "ramer-top-1": (Ramer, {"k": 1}),
+    "ramer-crossfit": (CrossfitRamer, {}),
+    "ramer-aligned": (AlignedRamer, {}),
     "bayes": (Bayes, {}),
     **{name: (kind, {}) for name, kind in IMAGINING.items()},
     "if-mmin-1": (IFMMINLight, {}),

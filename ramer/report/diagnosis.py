@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from collections.abc import Sequence
+from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pathlib import Path
@@ -448,7 +449,7 @@ COLORS = ("#222222", "#4477aa", "#228833", "#aa3377", "#ee7733", "#66ccee")
 
 def draw_training(ax: Axes, training: dict[str, Any]) -> None:
     "Dev score by epoch of each part of the training; dotted: its loss, scaled to start at 1."
-    for (part, history), color in zip(training["histories"].items(), COLORS):
+    for (part, history), color in zip(training["histories"].items(), cycle(COLORS)):
         if history["score"]:
             ax.plot(history["score"], color=color, label=part)
             loss = np.array(history["loss"])
