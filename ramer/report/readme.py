@@ -97,8 +97,10 @@ def gains_over_zero(differences: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def leak_sentence(leaks: pd.DataFrame) -> str:
     "What it adds if stage 1 learns from the test clips and these are stored, by two search rules."
-    dropped = leading_rows(leaks).difference
-    kept = leaks[(leaks.leak == "recipe") & (leaks.condition == MISSING)].difference
+    leading = leading_rows(leaks).set_index("dataset")
+    recipe = leaks[(leaks.leak == "recipe") & (leaks.condition == MISSING)].set_index("dataset")
+    dropped = leading.difference
+    kept = recipe.difference.reindex(dropped.index)  # on the same sets
     lowest, highest = 100 * dropped.min(), 100 * dropped.max()
     return (
         "**What a leak adds.** Where stage 1 learns from the test clips, too, and the store holds "
