@@ -161,18 +161,20 @@ def jackknife_weights(fold_of_group: ArrayLike, seeds: int) -> tuple[np.ndarray,
 
     fold_of_group: (G,) int, the fold in which a group is tested. seeds: number of training seeds.
     Returns (replicates, G) and (replicates, seeds) float64, the latter with rows summing to one.
-    A replicate for each unit; after them, for a single fold with several seeds, one for each seed.
+    A replicate for each unit. After them, for a single fold with several seeds, one without each
+    seed, and then, for each seed alone, one without each unit.
     """
     unit = unit_numbers(fold_of_group)
     units = unit.max() + 1
-    left_out = np.arange(units)[:, None] == unit
-    groups = 1.0 - left_out
+    groups = 1.0 - (np.arange(units)[:, None] == unit)
     every = np.full((units, seeds), 1 / seeds)
     if len(np.unique(fold_of_group)) > 1 or seeds == 1:
         return groups, every  # seeds vary the folds' models already
-    others = (1 - np.eye(seeds)) / (seeds - 1)
     whole = np.ones((seeds, len(unit)))
-    return np.concatenate([groups, whole]), np.concatenate([every, others])
+    others = (1 - np.eye(seeds)) / (seeds - 1)
+    alone = np.repeat(np.eye(seeds), units, axis=0)
+    of_seeds = np.tile(groups, (seeds, 1))
+    return np.concatenate([groups, whole, of_seeds]), np.concatenate([every, others, alone])
 
 # %% ../../nbs/evaluation/10_metrics.ipynb #016bbeae
 def score(confusions: np.ndarray, metric: Metric) -> float:
