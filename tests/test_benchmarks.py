@@ -82,7 +82,7 @@ def test_the_contest_holds_ramer_gated_against_zero_fill_and_ramer(tmp_path):
         assert (table[name] <= table[f"{name} max"]).all()
 
 
-SHAPES = {  # shape: effects, and whether the interval that was replaced held too rarely or too often
+SHAPES = {  # shape: effects, and how often the interval that was replaced held
     "5 folds, 24 actors": ((4, 2, 4), "too rarely"),
     "5 folds, 90 videos": ((2, 2, 8), "too rarely"),
     "5 draws": ((1, 1, 0), "too often"),
