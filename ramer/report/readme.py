@@ -167,7 +167,8 @@ def results_block(folder: Path | str, rows: pd.DataFrame) -> str:
     sections = [
         "![Gain over zero-fill](figures/differences.png)",
         f"{held} (Means over the incomplete conditions, paired by clip, 95 % intervals.)",
-        "**The paper's claims**, and ours of `ramer-gated`, judged by a fixed rule; measurements "
+        "**The paper's claims**, and ours of `ramer-gated`, judged by the rules in "
+        "`ramer/rules.toml`; measurements "
         "and reasons are in [claims.md](claims.md):",
         markdown(overview(rows)),
         "**Every method**, WA in %, mean over the incomplete conditions:",
@@ -186,10 +187,18 @@ def results_block(folder: Path | str, rows: pd.DataFrame) -> str:
     return "\n\n".join([BEGIN, *sections, END])
 
 # %% ../../nbs/report/55_readme.ipynb #19786e9a
-def front_block(results: Path | str, figure: str = "results/figures/front.png") -> str:
-    "The README's block: three sentences, the figure, the table of means."
+def front_block(
+    results: Path | str,
+    figure: str = "results/figures/front.png",
+    leaks: pd.DataFrame | None = None,
+) -> str:
+    """The README's block: three sentences, the figure, the table of means.
+
+    leaks: the `inflation_table` of the folder, if it is known already.
+    """
     table = read_table(results)
-    leaks = inflation_table(read_leaks(results))
+    if leaks is None:
+        leaks = inflation_table(read_leaks(results))
     sentences = front_sentences(read_table(results, "differences"), leaks)
     sections = [
         "\n".join(f"- {sentence}" for sentence in sentences),
@@ -201,11 +210,20 @@ def front_block(results: Path | str, figure: str = "results/figures/front.png") 
     return "\n\n".join([FRONT_BEGIN, *sections, FRONT_END])
 
 
-def page_blocks(results: Path | str, studies: Mapping[str, Study] = STUDIES) -> list[str]:
-    "The blocks of results/README.md: leaks, results, studies."
+def page_blocks(
+    results: Path | str,
+    studies: Mapping[str, Study] = STUDIES,
+    leaks: pd.DataFrame | None = None,
+) -> list[str]:
+    """The blocks of results/README.md: leaks, results, studies.
+
+    leaks: the `inflation_table` of the folder, if it is known already.
+    """
     rows = ledger(read_results(results), claimed_studies(results))
-    leaks = leaks_block(inflation_table(read_leaks(results)))
-    return [leaks, results_block(results, rows), studies_block(results, studies)]
+    if leaks is None:
+        leaks = inflation_table(read_leaks(results))
+    blocks = [leaks_block(leaks), results_block(results, rows)]
+    return [*blocks, studies_block(results, studies)]
 
 
 def write_front(results: Path | str, readme: Path | str) -> None:
@@ -218,7 +236,7 @@ def write_front(results: Path | str, readme: Path | str) -> None:
     leaks = inflation_table(read_leaks(results))
     write_figure(results / "figures" / "front", draw_front(read_table(results), leaks))
     page = (results / "README.md").read_text()
-    for block in page_blocks(results):
+    for block in page_blocks(results, leaks=leaks):
         page = replace_block(page, block)
     write_text(results / "README.md", page)
-    write_text(readme, replace_block(readme.read_text(), front_block(results)))
+    write_text(readme, replace_block(readme.read_text(), front_block(results, leaks=leaks)))
