@@ -152,7 +152,7 @@ def win_share(right: np.ndarray, other: np.ndarray) -> float:
     wins, losses = (counts.sum() for counts in wins_and_losses(right, other))
     return float(wins / (wins + losses)) if wins + losses else 0.5
 
-
+# %% ../../nbs/evaluation/33_statistics.ipynb #a055e375
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's correction of p-values for being many: (n,) float.
 

@@ -242,7 +242,7 @@ def check_trained(results: Results, method: str, seeds: Sequence[int]) -> None:
         names = ", ".join(map(str, folds))
         raise ValueError(f"{method} collapsed in fold {names}: its dev score is at chance")
 
-
+# %% ../../nbs/report/53_claims.ipynb #33ff6ecc
 def shared_runs(results: Results, *methods: str) -> Runs:
     """The Runs of these methods.
 
@@ -315,7 +315,7 @@ def is_whole(results: Results, method: str) -> bool:
     has_folds = set(results.folds(method)) == set(results.clips)
     return has_folds and set(results.conditions(method)) == set(results.facts["conditions"])
 
-
+# %% ../../nbs/report/53_claims.ipynb #c0957c39
 def opponents_of(results: Results, method: str) -> list[str]:
     """The opponents of a method that were run on all folds and judged under all conditions.
 
@@ -583,7 +583,7 @@ GAINS = (
     ),
 )
 
-
+# %% ../../nbs/report/53_claims.ipynb #8e5a0240
 def on_unseen_draws(claim: Claim) -> Claim:
     "The same claim of draws that were unseen while the method was built."
     summary = f"{claim.summary}, on unseen draws"

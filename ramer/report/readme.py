@@ -168,8 +168,7 @@ def results_block(folder: Path | str, rows: pd.DataFrame) -> str:
         "![Gain over zero-fill](figures/differences.png)",
         f"{held} (Means over the incomplete conditions, paired by clip, 95 % intervals.)",
         "**The paper's claims**, and ours of `ramer-gated`, judged by the rules in "
-        "`ramer/rules.toml`; measurements "
-        "and reasons are in [claims.md](claims.md):",
+        "`ramer/rules.toml`; measurements and reasons are in [claims.md](claims.md):",
         markdown(overview(rows)),
         "**Every method**, WA in %, mean over the incomplete conditions:",
         markdown(main_table(table, differences)),

@@ -56,7 +56,7 @@ class Rules:
         "p-values corrected for being many, over the `conditions` of a claim or the `ledger`."
         return CORRECTIONS[self.correction[over]](p_values)
 
-
+# %% ../../nbs/report/63_rules.ipynb #92582ee8
 def read_rules(text: str) -> Rules:
     """The Rules in the text of a TOML file.
 
@@ -171,7 +171,7 @@ def never_worse(worst: Worst, threshold: float) -> Decision:
     reason = f"of {len(above)} conditions not shown above {threshold:g}: {open_ones}"
     return Decision(UNDECIDED, reason, p)
 
-
+# %% ../../nbs/report/63_rules.ipynb #ba75f9f2
 def alike(estimate: Estimate, margin: float) -> Decision:
     """The verdict by whether a difference lies within -margin and margin.
 
