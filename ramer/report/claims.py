@@ -27,10 +27,8 @@ from ..evaluation.protocol import AS_IT_IS
 from ..evaluation.statistics import Estimate
 from ..io import write_text
 from ramer.report.rules import (
-    NOT_SUPPORTED,
     RULE_NAMES,
     RULES,
-    SUPPORTED,
     UNDECIDED,
     Decision,
     Worst,
