@@ -80,3 +80,32 @@ def test_the_contest_holds_ramer_gated_against_zero_fill_and_ramer(tmp_path):
     for name in ("seconds", "cpu", "seconds ratio", "cpu ratio"):
         assert (table[f"{name} min"] <= table[name]).all()
         assert (table[name] <= table[f"{name} max"]).all()
+
+
+SHAPES = {  # shape: effects, and how often the interval that was replaced held
+    "5 folds, 24 actors": ((4, 2, 4), "too rarely"),
+    "5 folds, 90 videos": ((2, 2, 8), "too rarely"),
+    "5 draws": ((1, 1, 0), "too often"),
+    "10 draws": ((3, 1, 0), "too often"),
+    "one split, 200 groups": ((0, 1, 8), "too often"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_interval_of_each_shape_of_data_holds_the_truth_95_times_in_100(name):
+    parts = imported("coverage.py")
+    shapes = {shape.name: shape for shape in (*parts["SETS"], *parts["WORLDS"], *parts["SPLITS"])}
+    effects, was = SHAPES[name]
+    rng = np.random.default_rng(0)
+    for row in parts["coverage"](shapes[name], parts["Effects"](*effects), 1500, rng):
+        assert 0.93 <= row["coverage"] <= 0.97, row
+        assert row["old coverage"] < 0.935 if was == "too rarely" else row["old coverage"] > 0.965
+
+
+def test_the_committed_coverage_is_of_the_whole_grid_and_between_93_and_97():
+    table = pd.read_csv(ROOT / "results" / "bench" / "coverage.csv")
+    parts = imported("coverage.py")
+    assert len(table) == len(parts["GRID"]) * len(parts["TRUTH"])
+    assert set(table["shape"]) == {shape.name for shape, _ in parts["GRID"]}
+    assert table.coverage.between(0.93, 0.97).all()
+    assert table["old coverage"].min() < 0.6 and table["old coverage"].max() > 0.99

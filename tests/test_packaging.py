@@ -163,7 +163,8 @@ def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     code = [*(ROOT / "ramer").rglob("*.py"), *(ROOT / "ramer" / "checksums").glob("*.txt")]
-    assert {path.relative_to(ROOT).as_posix() for path in code} | {"ramer/py.typed"} <= held
+    data = {"ramer/py.typed", "ramer/rules.toml"}
+    assert {path.relative_to(ROOT).as_posix() for path in code} | data <= held
     folder = ROOT / "nbs" / "experiments"
     notebooks = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
     packed = {name for name in held if name.endswith(".ipynb")}

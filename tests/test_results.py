@@ -1,6 +1,9 @@
 """What is committed under results/ is what its lines say, and says what must be said."""
 
+import ast
 import json
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from ramer.report.scores import MISSING
 from ramer.report.tables import read_table
 from ramer.runs.results import read_results
 
-RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 pytestmark = pytest.mark.skipif(
     not (RESULTS / "runs").exists(), reason="results/ holds no runs yet"
 )
@@ -172,6 +176,78 @@ def test_the_ledger_is_that_of_the_lines_and_forgets_a_run_that_is_gone():
     assert rests_on_ramer.sum() > 5
     assert (without.verdict[rests_on_ramer] == UNDECIDED).all()
     assert without.measured[rests_on_ramer].isna().all()
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return pd.read_csv(RESULTS / "claims.csv").fillna({"comparator": "", "counts": ""})
+
+
+def git(*arguments):
+    found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"no clone with its history: {found.stderr}")
+    return found.stdout
+
+
+def test_the_ledger_names_the_commit_of_the_rules_and_its_text_is_that_of_its_rows():
+    from ramer.report.claims import claimed_studies, ledger, ledger_text
+    from ramer.report.rules import rules_hash, rules_text
+
+    (named, digits) = re.findall(
+        r"`ramer/rules.toml`, commit (\w+), hash (\w+)", (RESULTS / "claims.md").read_text()
+    )[0]
+    assert digits == rules_hash(), "the rules changed: run make publish"
+    again = ledger_text(ledger(read_results(RESULTS), claimed_studies(RESULTS)))
+    written = (RESULTS / "claims.md").read_text()
+    assert re.sub(r"commit [\w.+]+", "", again) == re.sub(r"commit [\w.+]+", "", written)
+    assert git("show", f"{named}:ramer/rules.toml") == rules_text()
+
+
+def test_no_number_of_a_rule_stands_in_the_code_of_the_claims():
+    from ramer.report.rules import RULES
+
+    code = (ROOT / "ramer" / "report" / "claims.py").read_text()
+    numbers = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert not numbers & {*RULES.thresholds.values(), RULES.margin["points"], RULES.level} - {2}
+    assert not numbers & {RULES.alpha, RULES.correction["rate"], RULES.seeds["real"]}
+
+
+def test_every_verdict_says_what_it_rests_on(claims):
+    measured = claims[claims.measured.notna()]
+    assert len(measured) > 150 and measured.p.between(0, 1).all()
+    assert (measured.seeds >= 1).all() and measured.units.str.contains("draws|folds|runs").all()
+    compared = ~measured.quantity.str.contains("median of|agreement")
+    assert (measured.comparator[compared] != "").all() and measured.margin.notna().sum() > 20
+    assert set(measured.rule) == {"interval", "non-inferiority", "equivalence"}
+    chosen = measured[measured.quantity.str.contains("best dev score")]
+    assert chosen.chosen.str.startswith("highest dev UA of").all() and len(chosen) > 3
+    assert not chosen.comparator.str.contains("ramer|bayes|prior").any()
+
+
+def test_the_correction_over_the_ledger_counts_a_corpus_once(claims):
+    from scipy.stats import false_discovery_control
+
+    counted = claims[claims.counts == claims.dataset]
+    np.testing.assert_allclose(counted.q, false_discovery_control(counted.p), atol=1e-3)
+    of_ravdess = counted[counted.dataset.str.startswith("ravdess")]
+    assert not of_ravdess.claim.duplicated().any()
+    decided = counted[counted.over_all != "undecided"]
+    assert (decided.q < 0.05).all() and (decided.over_all == decided.verdict).all()
+    assert len(decided) < (counted.verdict != "undecided").sum()  # some verdicts fall
+
+
+def test_nothing_is_decided_by_a_run_that_collapsed():
+    from ramer.report.claims import UNDECIDED, ledger
+
+    gaussian = read_results(RESULTS)["gaussian"]
+    fallen = [line | {"collapsed": line["fold"] == 3} for line in gaussian.lines["zero"]]
+    rows = ledger({"gaussian": replace(gaussian, lines=gaussian.lines | {"zero": fallen})})
+    against = rows[rows.quantity.str.contains("minus zero-fill")]
+    of_runs = against[~against.reason.str.contains("study|speaker of its own")]
+    assert len(of_runs) >= 3 and (of_runs.verdict == UNDECIDED).all()
+    assert of_runs.reason.str.contains("zero collapsed in fold 3").all()
+    assert (rows[rows.claim == "RAMER is better than MMIN"].verdict != UNDECIDED).all()
 
 
 def rerun(method, folder, dataset="gaussian", condition="l"):

@@ -35,13 +35,7 @@ from ramer.report.tables import (
 )
 from ..runs.results import read_results
 from ..studies.engine import Study
-from ramer.studies.leaks import (
-    inflation_table,
-    leading_rows,
-    leak_table,
-    leaks_block,
-    read_leaks,
-)
+from ..studies.leaks import leading_rows, leak_table, leaks_block
 from ..studies.registry import STUDIES
 from ..studies.text import studies_block
 
@@ -185,8 +179,8 @@ def results_block(folder: Path | str, rows: pd.DataFrame) -> str:
     sections = [
         "![Gain over zero-fill](figures/differences.png)",
         f"{held} (Means over the incomplete conditions, paired by clip, 95 % intervals.)",
-        "**The paper's claims**, and ours of `ramer-gated`, judged by a fixed rule; measurements "
-        "and reasons are in [claims.md](claims.md):",
+        "**The paper's claims**, and ours of `ramer-gated`, judged by the rules in "
+        "`ramer/rules.toml`; measurements and reasons are in [claims.md](claims.md):",
         markdown(overview(rows)),
         "**Every method**, WA in %, mean over the incomplete conditions:",
         markdown(main_table(table, differences)),
@@ -204,10 +198,18 @@ def results_block(folder: Path | str, rows: pd.DataFrame) -> str:
     return "\n\n".join([BEGIN, *sections, END])
 
 # %% ../../nbs/report/55_readme.ipynb #19786e9a
-def front_block(results: Path | str, figure: str = "results/figures/front.png") -> str:
-    "The README's block: three sentences, the figure, the table of means."
+def front_block(
+    results: Path | str,
+    figure: str = "results/figures/front.png",
+    leaks: pd.DataFrame | None = None,
+) -> str:
+    """The README's block: three sentences, the figure, the table of means.
+
+    leaks: the `inflation_table` of the folder, if it is known already.
+    """
     table = read_table(results)
-    leaks = inflation_table(read_leaks(results))
+    if leaks is None:
+        leaks = leak_table(results)
     sentences = front_sentences(read_table(results, "differences"), leaks)
     sections = [
         "\n".join(f"- {sentence}" for sentence in sentences),
@@ -219,11 +221,20 @@ def front_block(results: Path | str, figure: str = "results/figures/front.png") 
     return "\n\n".join([FRONT_BEGIN, *sections, FRONT_END])
 
 
-def page_blocks(results: Path | str, studies: Mapping[str, Study] = STUDIES) -> list[str]:
-    "The blocks of results/README.md: leaks, results, studies."
+def page_blocks(
+    results: Path | str,
+    studies: Mapping[str, Study] = STUDIES,
+    leaks: pd.DataFrame | None = None,
+) -> list[str]:
+    """The blocks of results/README.md: leaks, results, studies.
+
+    leaks: the `inflation_table` of the folder, if it is known already.
+    """
     rows = ledger(read_results(results), claimed_studies(results))
-    leaks = leaks_block(leak_table(results))
-    return [leaks, results_block(results, rows), studies_block(results, studies)]
+    if leaks is None:
+        leaks = leak_table(results)
+    blocks = [leaks_block(leaks), results_block(results, rows)]
+    return [*blocks, studies_block(results, studies)]
 
 
 def write_front(results: Path | str, readme: Path | str) -> None:
@@ -233,10 +244,10 @@ def write_front(results: Path | str, readme: Path | str) -> None:
     """
     results = Path(results)
     readme = Path(readme)
-    leaks = inflation_table(read_leaks(results))
+    leaks = leak_table(results)
     write_figure(results / "figures" / "front", draw_front(read_table(results), leaks))
     page = (results / "README.md").read_text()
-    for block in page_blocks(results):
+    for block in page_blocks(results, leaks=leaks):
         page = replace_block(page, block)
     write_text(results / "README.md", page)
-    write_text(readme, replace_block(readme.read_text(), front_block(results)))
+    write_text(readme, replace_block(readme.read_text(), front_block(results, leaks=leaks)))

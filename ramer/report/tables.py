@@ -436,7 +436,7 @@ LEGEND = (
     "*knn*: vote of the nearest raw features. *impute-*: KNNImputer first. *boosting*: histogram "
     "gradient boosting, NaN where missing. *bayes*: the best possible. *weights*, *seconds*: "
     "median over the data sets, of the answering model and of its training. In brackets: 95 % "
-    "intervals over speakers, videos or synthetic worlds, and training seeds."
+    "intervals over folds, or over draws of a world."
 )
 
 # %% ../../nbs/report/39_tables.ipynb #4303c790

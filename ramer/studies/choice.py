@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BOUNDS', 'SIZES', 'CUTS', 'TABLES', 'ON_DEV', 'LEAK', 'MEANING', 'AMONG_LEAKS', 'choosable', 'Counts', 'counts_of',
-           'halves_of', 'drawn_orders', 'luck', 'halved_luck', 'noise_lead', 'dev_choice', 'with_dev_choice',
-           'halved_rows', 'noise_rows', 'dev_row', 'choice_rows', 'choice_table', 'choice_view', 'choice_leak',
-           'choice_among_leaks', 'draw_choice']
+           'halves_of', 'drawn_orders', 'luck', 'halved_luck', 'drawn_tables', 'noise_lead', 'dev_choice',
+           'with_dev_choice', 'halved_rows', 'noise_rows', 'dev_row', 'choice_rows', 'choice_table', 'choice_view',
+           'choice_leak', 'choice_among_leaks', 'draw_choice']
 
 # %% ../../nbs/studies/63_choice.ipynb #42fffa4d
 import numpy as np
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..evaluation.metrics import correct
 from ..evaluation.statistics import Estimate
-from ..report.scores import MISSING, bootstrap, incomplete, units_of
+from ..report.scores import MISSING, incomplete, jackknife, units_of
 from ramer.report.tables import (
     ORDER,
     TableRow,
@@ -81,7 +81,7 @@ def counts_of(results: Results, methods: Sequence[str]) -> Counts:
 # %% ../../nbs/studies/63_choice.ipynb #8a591cc5
 SIZES = (2, 5, 10, 20)  # numbers of methods to choose among
 CUTS = 60  # into halves
-TABLES = 200  # bootstrap replicates
+TABLES = 1000  # that chance draws from the units
 
 
 def halves_of(units: int, cuts: int, seed: int = 0) -> np.ndarray:
@@ -129,6 +129,12 @@ def halved_luck(
     return np.array([luck(here, there, orders, n) for n in sizes])
 
 # %% ../../nbs/studies/63_choice.ipynb #738ffe9f
+def drawn_tables(units: int, tables: int = TABLES, seed: int = 0) -> np.ndarray:
+    "How often each unit is drawn for each table, with replacement: (tables, units) float32."
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(units, np.full(units, 1 / units), tables).astype(np.float32)
+
+
 def noise_lead(counts: Counts, weights: np.ndarray, n: int) -> np.ndarray:
     """How far the best of n equal methods is ahead of the average one in each table: (W,).
 
@@ -169,7 +175,7 @@ def halved_rows(
 ) -> list[TableRow]:
     """A row for each n: the luck by halves.
 
-    weights: (W, G), bootstrap draws of the units; n_units: how many are independent.
+    weights: (W, G), how often each group counts when a unit is left out; n_units: of these.
     """
     units, methods, _ = counts.right.shape
     halves, orders = halves_of(units, CUTS), drawn_orders(methods, CUTS)
@@ -211,9 +217,9 @@ def choice_rows(results: Results, sizes: Sequence[int] = SIZES) -> list[TableRow
     if not possible:
         return []
     counts, folds = counts_of(results, methods), sorted(results.clips)
-    weights = bootstrap(results, folds, 1)[0][:TABLES]
-    rows = halved_rows(counts, weights, possible, units_of(results, folds))
-    rows += noise_rows(counts, weights, possible)
+    left_out = jackknife(results, folds, 1)[0].astype(np.float32)
+    rows = halved_rows(counts, left_out, possible, units_of(results, folds))
+    rows += noise_rows(counts, drawn_tables(len(counts.clips)), possible)
     everyone = np.ones((1, len(counts.clips)), np.float32)
     rows.append(dev_row(results, methods, counts.accuracy(everyone)[0]))
     facts = {"dataset": results.dataset, "note": short(results.facts["note"]), "of": len(methods)}

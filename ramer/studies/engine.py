@@ -578,8 +578,8 @@ def contrast_row(
 ) -> TableRow:
     """A contrast of an arm's score with another one.
 
-    reference, condition: what the study calls them. ours, theirs: (score, its bootstrap scores)
-    on the same draws of clips.
+    reference, condition: what the study calls them. ours, theirs: (score, it without each unit)
+    with the same units left out.
     """
     replicates = ours[1] - theirs[1]
     estimate = Estimate.of(ours[0] - theirs[0], replicates, units_of(results, folds))

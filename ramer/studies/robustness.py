@@ -48,7 +48,7 @@ from ..methods.base import Method
 from ..methods.config import Config
 from ..methods.encoders import hidden_features
 from ..report.figures import COLORS
-from ..report.scores import MISSING, bootstrap, scores, units_of
+from ..report.scores import MISSING, jackknife, scores
 from ..report.tables import TableRow
 from ..retrieval.store import Hits, RetrievalStore, unit
 from ..runs.results import Results
@@ -440,23 +440,23 @@ def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, terms: np.ndarray
 
 
 def factor_estimates(
-    clips: pd.DataFrame, factors: Sequence[str], weights: np.ndarray, units: int
+    clips: pd.DataFrame, factors: Sequence[str], weights: np.ndarray
 ) -> list[Estimate]:
     """What one deviation more of each factor is worth to being right: an Estimate for each.
 
-    clips: of `pooled`. weights: (replicates, G), of groups. units: independent ones.
+    clips: of `pooled`. weights: (units, G) of groups, each row without one unit.
     """
     values = clips[factors]
     standardised = (values - values.mean()) / values.std()
     x = standardised.to_numpy()
     terms = pd.get_dummies(clips.condition).to_numpy(float)
-    drawn_weights = [np.ones(len(clips))]
+    each_weight = [np.ones(len(clips))]
     for w in weights[:, clips.group]:
         if 0 < np.average(clips.right, weights=w) < 1:
-            drawn_weights.append(w)
-    fits = np.array([effects(x, clips.right, w, terms) for w in drawn_weights])
+            each_weight.append(w)
+    fits = np.array([effects(x, clips.right, w, terms) for w in each_weight])
     points, replicates = fits[0], fits[1:].T
-    return [Estimate.of(point, drawn, units) for point, drawn in zip(points, replicates)]
+    return [Estimate.of(point, left, len(left)) for point, left in zip(points, replicates)]
 
 # %% ../../nbs/studies/50_robustness.ipynb #91f4db5a
 def clip_rows(
@@ -507,7 +507,7 @@ def factor_row(results: Results, outcome: str, factor: str, estimate: Estimate) 
     }
 
 
-def factor_contrasts(study: Study, results: Results, replicates: int = 200) -> list[TableRow]:
+def factor_contrasts(study: Study, results: Results) -> list[TableRow]:
     "The rows of what each factor is worth to RAMER; none where one of the two arms was not run."
     other = study.reference
     if not {"ramer", other} <= set(results.lines):
@@ -518,14 +518,13 @@ def factor_contrasts(study: Study, results: Results, replicates: int = 200) -> l
         f"ramer is right, {other} is not": clips[clips.right != clips.other],
     }
     folds = results.folds("ramer")
-    weights = bootstrap(results, folds, 1)[0][:replicates]
-    units = units_of(results, folds)
+    weights = jackknife(results, folds, 1)[0]
     rows = []
     for outcome, chosen in outcomes.items():
         for names in (KNOWN, AFTERWARDS):
             measured = [name for name in names if name in chosen]
             factors = [name for name in measured if chosen[name].std() > 1e-6]
-            estimates = factor_estimates(chosen, factors, weights, units)
+            estimates = factor_estimates(chosen, factors, weights)
             for factor, estimate in zip(factors, estimates):
                 rows.append(factor_row(results, outcome, factor, estimate))
     return rows
@@ -679,7 +678,7 @@ def pairing_answers(
 
 
 def paired_gain(results: Results, arm: str, other: str, case: str) -> tuple[float, np.ndarray]:
-    "(WA of an arm less that of another one in a case, the same on each bootstrap draw)."
+    "(WA of an arm less that of another one in a case, the same without each unit)."
     folds = results.folds(arm)
     seeds = results.seeds(arm, other)
     ours = scores(results, arm, folds, METRICS["WA"], seeds)[case]
