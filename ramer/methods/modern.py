@@ -6,7 +6,7 @@
 __all__ = ['Views', 'Bandwidths', 'Distilled', 'side_by_side', 'transformer', 'small_parameter', 'TokenNetwork',
            'TokenTransformer', 'shared_distance', 'ShaSpecNetwork', 'ShaSpec', 'gelu_network', 'Expert', 'Experts',
            'MoMKENetwork', 'MoMKE', 'typical_distance', 'kernel', 'for_each', 'M3CareLayers', 'M3CareGraph',
-           'StoredGraph', 'M3CareNetwork', 'M3Care']
+           'StoredGraph', 'M3CareMemory', 'M3CareNetwork', 'M3Care']
 
 # %% ../../nbs/methods/23_modern.ipynb #5cb8359a
 import copy
@@ -104,18 +104,25 @@ class TokenNetwork(VectorNetwork):
         self.classifier = fully_connected(WIDTH, WIDTH, len(shape["classes"]), dropout=dropout)
 
     def tokens(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, M, 128): the projected vector or the mask token, plus which modality it is."
+        """(B, M, 128): the projected vector or the mask token, plus which modality it is.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         projected = side_by_side(self.project, x)
         return torch.where(mask[..., None], projected, self.masked) + self.kind
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         tokens = self.tokens(x, mask)
         cls = self.cls.expand(len(tokens), -1, -1)
         read = self.transformer(torch.cat([cls, tokens], 1))  # (B, 1 + M, 128)
         return self.classifier(read[:, 0])
 
-
+# %% ../../nbs/methods/23_modern.ipynb #08bdfaf6
 class TokenTransformer(VectorTraining):
     "A Transformer over modality tokens, trained with modality dropout; see TokenNetwork."
 
@@ -161,7 +168,10 @@ class ShaSpecNetwork(VectorNetwork):
         return shared, side_by_side(self.specific, x)
 
     def answer(self, shared: Tensor, specific: Tensor, mask: Tensor) -> Tensor:
-        "Logits (B, C) of slots; a missing one holds the mean of the available shared features."
+        """Logits (B, C) of slots; a missing one holds the mean of the available shared features.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         is_available = mask[..., None]  # (B, M, 1)
         mean = (shared * is_available).sum(1, keepdim=True) / is_available.sum(1, keepdim=True)
         composed = shared + self.compose(torch.cat([shared, specific], 2))
@@ -169,11 +179,20 @@ class ShaSpecNetwork(VectorNetwork):
         return self.classifier(slots.flatten(1))
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         return self.answer(*self.halves(x), mask)
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "Cross-entropy, distance of shared features, and recognition of modalities; a scalar."
+        """Cross-entropy, distance of shared features, and recognition of modalities; a scalar.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         shared, specific = self.halves(x)
         agreement = shared_distance(shared, mask)
         which = torch.arange(mask.shape[1]).expand(mask.shape)[mask]
@@ -181,7 +200,7 @@ class ShaSpecNetwork(VectorNetwork):
         recognition = F.cross_entropy(self.recognise(specific[mask]), which)
         return entropy + self.weights[0] * agreement + self.weights[1] * recognition
 
-
+# %% ../../nbs/methods/23_modern.ipynb #5b74fca8
 class ShaSpec(VectorTraining):
     "Shared and specific features; see ShaSpecNetwork."
 
@@ -215,7 +234,7 @@ class Expert(nn.Module):
             x = x + y + behind(y)
         return x
 
-
+# %% ../../nbs/methods/23_modern.ipynb #abd8e5dd
 class Experts(VectorNetwork):
     "Stage 1: an expert for each modality, trained alone, with a head of its own."
 
@@ -239,7 +258,12 @@ class Experts(VectorNetwork):
         return torch.log_softmax(self.alone(x), 2).mean(1)
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "The sum of the experts' cross-entropies, each over the clips that have its modality."
+        """The sum of the experts' cross-entropies, each over the clips that have its modality.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         alone = zip(self.alone(x).unbind(1), mask.unbind(1))
         return sum(entropy_where(logits, labels, available) for logits, available in alone)
 
@@ -265,7 +289,10 @@ class MoMKENetwork(VectorNetwork):
         self.classifier = nn.Linear(n * WIDTH, len(shape["classes"]))
 
     def mix(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, M, 128): each modality as its router mixes the experts; zero where it is missing."
+        """(B, M, 128): each modality as its router mixes the experts; zero where it is missing.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         tokens = side_by_side(self.project, x)
         read = torch.stack([expert(tokens) for expert in self.experts], 2)  # (B, M, experts, 128)
         scores = [router(tokens[:, i]) for i, router in enumerate(self.routers)]
@@ -273,7 +300,11 @@ class MoMKENetwork(VectorNetwork):
         return (weight[..., None] * read).sum(2) * mask[..., None]
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         joint = self.mix(x, mask).flatten(1)
         refined = torch.relu(self.behind(joint))
         return self.classifier(joint + self.dropout(refined))
@@ -437,11 +468,11 @@ class StoredGraph(NamedTuple):
     present: Tensor
     bandwidths: Bandwidths
 
+# %% ../../nbs/methods/23_modern.ipynb #e9b94ab1
+class M3CareMemory(M3CareGraph):
+    """What a clip borrows: of its batch in training, else of the train clips.
 
-class M3CareNetwork(M3CareGraph):
-    """Features that travel along a graph of similar clips, then a Transformer over modalities.
-
-    Source: Zhang et al., KDD 2022; choczhang/M3Care: ODIR/M3Care.ipynb.
+    graph: of the train clips, or None where it has to be computed anew.
     """
 
     graph: StoredGraph | None
@@ -464,7 +495,10 @@ class M3CareNetwork(M3CareGraph):
         return self.graph
 
     def borrowed(self, h: Tensor, mask: Tensor) -> Tensor:
-        "(B, M, 128): every modality from similar clips, of the batch in training, else the memory."
+        """(B, M, 128): every modality from similar clips.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         if not self.training:
             stored = self.memory_graph()
             similar, _ = self.similarity(self.views(h), stored.views, stored.bandwidths)
@@ -477,8 +511,18 @@ class M3CareNetwork(M3CareGraph):
         first = self.carry(edges, mask, h, self.first)
         return self.carry(edges, mask, first, self.second)
 
+# %% ../../nbs/methods/23_modern.ipynb #fe189bad
+class M3CareNetwork(M3CareMemory):
+    """Features that travel along a graph of similar clips, then a Transformer over modalities.
+
+    Source: Zhang et al., KDD 2022; choczhang/M3Care: ODIR/M3Care.ipynb.
+    """
+
     def blended(self, h: Tensor, borrowed: Tensor) -> Tensor:
-        "The weighted mean of each modality's own and borrowed features: (B, M, 128)."
+        """The weighted mean of each modality's own and borrowed features: (B, M, 128).
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         weights = []
         for i, (a, b) in enumerate(zip(self.borrowed_weight, self.own_weight)):
             scores = torch.cat([a(borrowed[:, i]), b(h[:, i])], 1)  # (B, 2)
@@ -488,7 +532,11 @@ class M3CareNetwork(M3CareGraph):
         return total / weight.sum(2, keepdim=True)
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         columns = mask.split(1, dim=1)
         h = self.encode({m: v * column for (m, v), column in zip(x.items(), columns)})
         borrowed = self.borrowed(h, mask)

@@ -198,14 +198,20 @@ class FlexMoENetwork(VectorNetwork):
         return super().train(mode)
 
     def mixed(self, x: Vectors, mask: Tensor) -> Tensor:
-        "Tokens that have looked at each other: (B, M * 4, 128)."
+        """Tokens that have looked at each other: (B, M * 4, 128).
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         tokens = self.bank(side_by_side(self.pieces, x), mask) + self.position
         query = self.before(tokens.flatten(1, 2))
         answer, _ = self.attention(query, query, query, need_weights=False)
         return answer + self.dropout(answer)
 
     def read(self, x: Vectors, mask: Tensor) -> tuple[Tensor, Tensor]:
-        "(logits (B, C), the router's loss)."
+        """(logits (B, C), the router's loss).
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         tokens = self.mixed(x, mask)  # (B, M * 4, 128)
         flat = self.after(tokens).flatten(0, 1)
         routing = self.router(flat, combination(mask).repeat_interleave(tokens.shape[1]))
@@ -215,7 +221,11 @@ class FlexMoENetwork(VectorNetwork):
         return self.classifier(means.flatten(1)), routing.loss
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         return self.read(x, mask)[0]
 
 # %% ../../nbs/methods/63_recent.ipynb #d395dc81
@@ -223,7 +233,12 @@ class FlexMoETraining(FlexMoENetwork):
     "Flex-MoE's network with its loss."
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "Cross-entropy and a hundredth of the router's loss; a scalar."
+        """Cross-entropy and a hundredth of the router's loss; a scalar.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         shown = mask
         if self.epoch <= self.warm_up:
             shown = what_is_there(x)
@@ -272,11 +287,16 @@ class OwnExperts(VectorNetwork):
         return torch.log_softmax(self.alone(x), 2).mean(1)
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "The sum of the experts' cross-entropies, each over the clips that have its modality."
+        """The sum of the experts' cross-entropies, each over the clips that have its modality.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         alone = zip(self.alone(x).unbind(1), mask.unbind(1))
         return sum(entropy_where(logits, labels, available) for logits, available in alone)
 
-
+# %% ../../nbs/methods/63_recent.ipynb #228cccbd
 class SimMLMNetwork(VectorNetwork):
     """An expert for each modality, and a gate that weights the answers of the available ones.
 
@@ -293,22 +313,34 @@ class SimMLMNetwork(VectorNetwork):
         self.gate = fully_connected(sum(dims), WIDTH, len(dims), dropout=dropout)
 
     def weights(self, x: Vectors, mask: Tensor) -> Tensor:
-        "How much each modality's expert counts: (B, M), 0 where it is missing."
+        """How much each modality's expert counts: (B, M), 0 where it is missing.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         known = torch.cat([v * column for v, column in zip(x.values(), mask.split(1, 1))], 1)
         scores = self.gate(known).masked_fill(~mask, -torch.inf)
         return torch.softmax(scores, 1)
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         return (self.weights(x, mask)[..., None] * self.experts.alone(x)).sum(1)
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "Cross-entropy under a condition and under a part of it, and their ranking; a scalar."
+        """Cross-entropy under a condition and under a part of it, and their ranking; a scalar.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         more = F.cross_entropy(self.logits(x, mask), labels, reduction="none")
         fewer = F.cross_entropy(self.logits(x, some_of(mask)), labels, reduction="none")
         return more.mean() + fewer.mean() + self.ranking * more_is_worse(more, fewer)
 
-
+# %% ../../nbs/methods/63_recent.ipynb #65987c83
 class SimMLM(VectorTraining):
     "Experts, a gate, and a loss that ranks more over fewer modalities; see SimMLMNetwork."
 
@@ -363,10 +395,14 @@ class ModDropNetwork(TokenReader):
         super().__init__(shape, dropout)
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         return self.classifier(self.summary(self.encode(x) * mask[..., None] + self.kind))
 
-
+# %% ../../nbs/methods/63_recent.ipynb #0f1391d7
 class ModDrop(VectorTraining):
     "A Transformer over modality tokens, zero where one is missing; see ModDropNetwork."
 
@@ -384,7 +420,7 @@ def token_error(rebuilt: Tensor, tokens: Tensor, asked: Tensor) -> Tensor:
     errors = ((rebuilt - normed) ** 2).mean(2)
     return (errors * asked).sum() / asked.sum().clamp(min=1)
 
-
+# %% ../../nbs/methods/63_recent.ipynb #16d66e0b
 class OnlineMAENetwork(TokenReader):
     """Available tokens -> encoder -> decoder, which rebuilds all -> Transformer -> classifier.
 
@@ -403,7 +439,10 @@ class OnlineMAENetwork(TokenReader):
         self.predict = nn.Linear(WIDTH, WIDTH)
 
     def rebuild(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        "All tokens (B, M, 128), rebuilt from those that the mask (B, M) makes available."
+        """All tokens (B, M, 128), rebuilt from those that the mask (B, M) makes available.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         memory = self.memory.expand(len(tokens), -1, -1)
         hidden = F.pad(~mask, (self.memories, 0))
         known = torch.cat([memory, tokens], 1) + self.place
@@ -413,11 +452,20 @@ class OnlineMAENetwork(TokenReader):
         return self.predict(decoded[:, self.memories :])
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         return self.classifier(self.summary(self.rebuild(self.encode(x), mask)))
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "Cross-entropy, and the error of the rebuilt tokens of what is missing; a scalar."
+        """Cross-entropy, and the error of the rebuilt tokens of what is missing; a scalar.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         tokens = self.encode(x)
         rebuilt = self.rebuild(tokens, mask)
         entropy = F.cross_entropy(self.classifier(self.summary(rebuilt)), labels)
@@ -539,13 +587,21 @@ class DynamicTransformer(TokenReader):
         return super().train(mode)
 
     def read(self, x: Vectors, mask: Tensor) -> tuple[Tensor, Tensor]:
-        "(logits (B, C), features (B, 64) of length 1)."
+        """(logits (B, C), features (B, 64) of length 1).
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         tokens = self.encode(x) * mask[..., None] + self.kind
         cls = self.summary(tokens, ~mask)
         return self.classifier(cls), F.normalize(self.projection(cls), dim=1)
 
     def loss(self, x: Vectors, mask: Tensor, labels: Tensor) -> Tensor:
-        "Cross-entropy, after three epochs also of the cosines to the prototypes; a scalar."
+        """Cross-entropy, after three epochs also of the cosines to the prototypes; a scalar.
+
+        x: {modality: (B, D)}, scaled and as they are, whatever the mask.
+        mask: (B, M) bool, True where a modality is available.
+        labels: (B,) int.
+        """
         logits, features = self.read(x, mask)
         members = F.one_hot(labels, logits.shape[1]).float().T
         self.gathered += members @ features.detach()
@@ -586,7 +642,10 @@ class DyMoNetwork(DynamicTransformer):
         self.noise.copy_(noise)
 
     def recover(self, x: Vectors, mask: Tensor) -> Vectors:
-        "The vectors, with those that the mask (B, M) misses recovered from the others."
+        """The vectors, with those that the mask (B, M) misses recovered from the others.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         side, known = columns_of(x, mask)
         whole = torch.where(known, side, recovered(side, known, self.loadings, self.noise))
         return dict(zip(x, whole.split([v.shape[1] for v in x.values()], 1)))
@@ -611,14 +670,20 @@ class DyMoChoice(DyMoNetwork):
     "DyMo's network with its greedy choice, which its answers follow."
 
     def judged(self, x: Vectors, mask: Tensor) -> tuple[Tensor, Tensor]:
-        "(quality (B,), typicality of the predicted class (B,)) of what is read under a mask."
+        """(quality (B,), typicality of the predicted class (B,)) of what is read under a mask.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         logits, features = self.read(x, mask)
         which, predicted = combination(mask), logits.argmax(1)
         centres, spreads = self.centres[which, predicted], self.spreads[which, predicted]
         return quality(features, self.overall), typicality(features, centres, spreads)
 
     def rewards(self, x: Vectors, mask: Tensor, candidates: Tensor) -> Tensor:
-        "What each candidate (B, M) would add to what the mask (B, M) lets in; 0 for the others."
+        """What each candidate (B, M) would add to what the mask (B, M) lets in; 0 for the others.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         before = self.judged(x, mask)
         added = []
         for i in range(mask.shape[1]):
@@ -627,7 +692,10 @@ class DyMoChoice(DyMoNetwork):
         return torch.where(candidates, torch.stack(added, 1), 0.0)
 
     def chosen(self, x: Vectors, mask: Tensor) -> Tensor:
-        "What may be read: what is available, and the recovered modalities that pay; (B, M) bool."
+        """What may be read: what is available, and the recovered modalities that pay; (B, M) bool.
+
+        mask: (B, M) bool, True where a modality is available.
+        """
         candidates = ~mask
         for _ in range(mask.shape[1] - 1):
             rewards = self.rewards(x, mask, candidates)
@@ -637,13 +705,17 @@ class DyMoChoice(DyMoNetwork):
         return mask
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
-        "(B, C)."
+        """Logits (B, C).
+
+        x: {modality: (B, D)}, scaled.
+        mask: (B, M) bool, True where a modality is available.
+        """
         if not self.chooses:
             return self.read(x, mask)[0]
         whole = self.recover(x, mask)
         return self.read(whole, self.chosen(whole, mask))[0]
 
-
+# %% ../../nbs/methods/63_recent.ipynb #ff3e8e32
 class DyMo(VectorTraining):
     "A choice of recovered modalities at inference; see DyMoNetwork and DyMoChoice."
 
