@@ -151,6 +151,7 @@ class Config(Settings):
     stage3_layers: int = 1  # the encoders' sizes where initial is "scratch"
     stage3_feedforward: int = 128
     stage3_dropout: float = 0.2
+    crossfit_folds: int = 5  # parts of the train groups; each has a stage 1 that has not seen it
     # --- retrieval inside the network
     key_width: int = 64  # of each modality's key
     key_rate: float = 3e-3  # learning rate of the keys
@@ -159,8 +160,6 @@ class Config(Settings):
     # --- scikit-learn's models
     penalty: float = 1.0  # of the squared weights of a logistic regression
     boosting_rate: float = 0.1  # learning rate of gradient boosting
-    # --- the cross-fitted store
-    crossfit_folds: int = 5  # parts of the train groups; each has a stage 1 that has not seen it
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['label_agreement', 'dev_agreement', 'check_folds', 'fold_numbers', 'fold_of_groups', 'pretrain_folds',
-           'CrossfittedRamer', 'FoldSearch', 'HeldOut', 'CrossfitRamer', 'rotation', 'with_other_features',
-           'AlignedRamer', 'hits_of_training', 'training_agreement', 'agreement_table']
+           'CrossfittedRamer', 'FoldSearch', 'HeldOut', 'FoldSearchingRamer', 'CrossfitRamer', 'rotation',
+           'with_other_features', 'AlignedRamer', 'hits_of_training', 'training_agreement', 'agreement_table']
 
-# %% ../../nbs/methods/63_crossfit.ipynb #41ba1adb
+# %% ../../nbs/methods/63_crossfit.ipynb #e905c2e2
 import numpy as np
 import pandas as pd
 import torch
@@ -26,7 +26,7 @@ from .rag import Ramer, add_clips, fill_by_table
 from .training import History
 from ..retrieval.store import Exclusion, Hits, RetrievalStore, unit
 
-# %% ../../nbs/methods/63_crossfit.ipynb #f026a7f4
+# %% ../../nbs/methods/63_crossfit.ipynb #fde4dd87
 def label_agreement(store: RetrievalStore, hits: Hits, labels: np.ndarray) -> float:
     """The share of labelled neighbours that have their query's label; NaN if there is none.
 
@@ -43,7 +43,7 @@ def dev_agreement(method: Ramer, dev: Clips, condition: Condition) -> float:
     clips = clips[condition.rows(clips.present)]
     return label_agreement(method.store, method.explain(clips, condition.name), clips.labels)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #3997a41b
+# %% ../../nbs/methods/63_crossfit.ipynb #97a9d3a6
 def check_folds(folds: int, groups: int) -> None:
     "Raise ValueError unless so many groups can be cut into so many folds, at least two."
     if not 2 <= folds <= groups:
@@ -80,7 +80,7 @@ def pretrain_folds(train: Clips, dev: Clips, config: Config, fold: np.ndarray) -
     """
     return [pretrain(train[fold != k], dev, config) for k in range(fold.max() + 1)]
 
-# %% ../../nbs/methods/63_crossfit.ipynb #7628ed84
+# %% ../../nbs/methods/63_crossfit.ipynb #29c17743
 class CrossfittedRamer(Ramer):
     """RAMER with one more stage 1 for each fold of the train clips; a subclass says what for.
 
@@ -137,7 +137,7 @@ class CrossfittedRamer(Ramer):
         trained |= {"stage3": self.history}
         return {name: history for name, history in trained.items() if history}
 
-# %% ../../nbs/methods/63_crossfit.ipynb #5091325d
+# %% ../../nbs/methods/63_crossfit.ipynb #49041380
 class FoldSearch(Ramer):
     """The search of one fold model for clips of the deployed store.
 
@@ -188,12 +188,9 @@ class HeldOut(NamedTuple):
     queries: Tensor
     own: Exclusion
 
-# %% ../../nbs/methods/63_crossfit.ipynb #20eb4496
-class CrossfitRamer(CrossfittedRamer):
-    """RAMER whose stage 3 learns from neighbours that fold models found for clips new to them.
-
-    Source: RAMER stages 2 and 3; the cross-fitting is ours.
-    """
+# %% ../../nbs/methods/63_crossfit.ipynb #fdb94224
+class FoldSearchingRamer(CrossfittedRamer):
+    "A CrossfittedRamer whose fold models search for the train clips that are new to them."
 
     def fold_search(self, k: int, train: Clips, block: int = 4096) -> FoldSearch:
         "The search of fold k's model for stored clips outside the fold. train: as they came."
@@ -217,6 +214,20 @@ class CrossfitRamer(CrossfittedRamer):
             own = Exclusion(clips.ids, clips.groups)
             yield HeldOut(at, self.fold_search(k, train), queries, own)
 
+    def hits_in_training(self, train: Clips, code: int) -> Hits:
+        "What labelled train clips found in stage 3 under a condition; rows are in `store`."
+        held_out = list(self.held_out(train))
+        parts = [part.search.neighbours(part.queries, code, *part.own) for part in held_out]
+        back = np.argsort(np.concatenate([part.at for part in held_out]))
+        return Hits(*[np.concatenate(column)[back] for column in zip(*parts)])
+
+# %% ../../nbs/methods/63_crossfit.ipynb #4dc0feb1
+class CrossfitRamer(FoldSearchingRamer):
+    """RAMER whose stage 3 learns from neighbours that fold models found for clips new to them.
+
+    Source: RAMER stages 2 and 3; the cross-fitting is ours.
+    """
+
     def fills_in_training(self, train: Clips) -> dict[int, Tensor]:
         "{condition code: slots (N, M, hidden) of all labelled train clips}, as stage 3 sees them."
         n, n_modalities = train.labelled().present.shape
@@ -227,13 +238,6 @@ class CrossfitRamer(CrossfittedRamer):
             for code, slots in fills.items():
                 slots[at] = search.fill(queries, code, *own)
         return fills
-
-    def hits_in_training(self, train: Clips, code: int) -> Hits:
-        "What labelled train clips found in stage 3 under a condition; rows are in `store`."
-        held_out = list(self.held_out(train))
-        parts = [part.search.neighbours(part.queries, code, *part.own) for part in held_out]
-        back = np.argsort(np.concatenate([part.at for part in held_out]))
-        return Hits(*[np.concatenate(column)[back] for column in zip(*parts)])
 
     def remember(self, train: Clips, block: int = 4096) -> None:
         "Stage 2, and the fills of the labelled train clips for stage 3."
@@ -254,7 +258,7 @@ class CrossfitRamer(CrossfittedRamer):
             return fill_by_table(self.train_fills, self.store.modalities)
         return super().filler(clips, codes)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #d7f4b68a
+# %% ../../nbs/methods/63_crossfit.ipynb #6263eb03
 def rotation(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The orthogonal map (H, H) float32 that brings rows of source nearest to those of target.
 
@@ -278,7 +282,7 @@ def with_other_features(store: RetrievalStore, ids: np.ndarray, h: np.ndarray) -
     changed.add(store.ids, features, store.labels, store.groups, store.present)
     return changed
 
-
+# %% ../../nbs/methods/63_crossfit.ipynb #6c95d635
 class AlignedRamer(CrossfittedRamer):
     """RAMER whose stored h of labelled clips come from fold models, turned into one space.
 
@@ -322,7 +326,7 @@ class AlignedRamer(CrossfittedRamer):
         labelled = train.labelled()
         return self.neighbours(self.train_h, code, labelled.ids, labelled.groups)
 
-# %% ../../nbs/methods/63_crossfit.ipynb #da7d6eaf
+# %% ../../nbs/methods/63_crossfit.ipynb #289d583e
 def hits_of_training(method: Ramer, train: Clips, code: int) -> Hits:
     "What the labelled train clips found in a fitted method's stage 3 under a condition."
     if isinstance(method, CrossfittedRamer):
