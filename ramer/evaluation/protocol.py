@@ -58,7 +58,7 @@ def veil(clips: Clips, key: str = "") -> tuple[Clips, np.ndarray]:
     ids = [f"{digest[:8]}-{place}" for place in range(len(shown))]
     numbers, _ = pd.factorize(shown.groups)  # numbered as they come, so not by name
     groups = [f"{digest[:8]}-group-{number}" for number in numbers]
-    return replace(shown, ids=ids, groups=groups), order
+    return replace(shown, ids=np.array(ids, str), groups=np.array(groups, str)), order
 
 # %% ../../nbs/evaluation/09_protocol.ipynb #5e7bcac8
 T = TypeVar("T")
