@@ -354,7 +354,7 @@ def shared_features(learnable: Clips, test: Clips) -> list[Suspicion]:
     warning = Suspicion(
         "one-feature",
         "warning",
-        partly.any(1),
+        partly.sum(1) > 0,
         f"have a feature of a clip that is learned from, in {where}",
         "look whether it is one sentence spoken twice, or one clip cut twice",
     )
