@@ -32,18 +32,31 @@ def flat_features(clips: Clips, modality: str, rows: np.ndarray, width: int) -> 
 
 
 def as_they_are(x: np.ndarray) -> np.ndarray:
-    "Features as they are: (n, D)."
+    """Features as they are.
+
+    x: (n, D) float32, a row for each clip.
+    Returns the same array. A copy with noise is near to its original in this view.
+    """
     return x
 
 
 def rescaled(x: np.ndarray) -> np.ndarray:
-    "Each row less its mean, over its deviation: (n, D)."
+    """Each row less its mean, over its deviation.
+
+    x: (n, D) float32, a row for each clip.
+    Returns (n, D), the same for a row times a positive number and plus a number. A row of one
+    repeated number becomes zeros.
+    """
     centred = x - x.mean(1, keepdims=True)
     return centred / np.maximum(centred.std(1, keepdims=True), 1e-12)
 
 
 def sorted_values(x: np.ndarray) -> np.ndarray:
-    "Each row rescaled, its values in ascending order: (n, D)."
+    """Each row rescaled, its values in ascending order.
+
+    x: (n, D) float32, a row for each clip.
+    Returns (n, D), the same for a row whose columns have changed places, rescaled or not.
+    """
     return np.sort(rescaled(x), axis=1)
 
 
@@ -55,7 +68,12 @@ VIEWS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 
 # %% ../../nbs/evaluation/08_audit.ipynb #14cc9af3
 def reference_rows(learnable: Clips, most: int = 500) -> np.ndarray:
-    "(N,) bool: groups drawn at random, about a fifth of the learnable clips and at most `most`."
+    """Which learnable clips stand for test clips when it is measured how near clips are by nature.
+
+    Whole groups are drawn at random until they hold about a fifth of the clips, or `most`; at
+    least one group, if there are two.
+    Returns (N,) bool, none of them where all clips are of one group.
+    """
     names, numbers, sizes = np.unique(learnable.groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(names))
     target = min(most, len(learnable) / 5)
@@ -66,12 +84,16 @@ def reference_rows(learnable: Clips, most: int = 500) -> np.ndarray:
 
 
 class Nearest(NamedTuple):
-    "The nearest learnable clip of each of n queries. rows: (n,) int. distances: (n,) float."
+    """The nearest learnable clip of each of n queries.
+
+    rows: (n,) int, of the learnable clips, -1 where there is none.
+    distances: (n,) float, in a view's standardised columns, infinite where there is none.
+    """
 
     rows: np.ndarray
     distances: np.ndarray
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #f1250422
 class FeatureView:
     """One modality's learnable features in one view, to be searched.
 
@@ -102,7 +124,11 @@ class FeatureView:
         self.indexes = [(part, self.indexed(part)) for part in (self.kept, self.reference)]
 
     def standardised(self, clips: Clips, rows: np.ndarray) -> np.ndarray:
-        "Some rows' features in this view, columns standardised: (n, D) float32."
+        """Some rows' features in this view, columns standardised by the test clips' statistics.
+
+        clips: the learnable or the test Clips. rows: (n,) int.
+        Returns (n, D) float32.
+        """
         x = self.change(flat_features(clips, self.modality, rows, self.size))
         return ((x - self.center) / self.scale).astype(np.float32)
 
@@ -118,7 +144,12 @@ class FeatureView:
         return index
 
     def nearest(self, clips: Clips, rows: np.ndarray, with_reference: bool = True) -> Nearest:
-        "The Nearest to some rows of any clips, perhaps among reference rows, too."
+        """The learnable clips that are nearest to some clips.
+
+        clips: the learnable or the test Clips. rows: (n,) int, which of them.
+        with_reference: whether reference rows may be found; not by themselves.
+        Returns a Nearest.
+        """
         queries = self.standardised(clips, rows)
         found, apart = np.full(len(rows), -1), np.full(len(rows), np.inf)
         for part, index in self.indexes if with_reference else self.indexes[:1]:
@@ -130,14 +161,22 @@ class FeatureView:
         return Nearest(found, self.distances(clips, rows, found))
 
     def distances(self, clips: Clips, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        "The distance of each row's feature from that of a learnable row: (n,) float."
+        """The distance of some clips' features from those of learnable ones, in full.
+
+        rows: (n,) int, of `clips`. others: (n,) int, of the learnable clips, -1 for none.
+        Returns (n,) float, infinite where there is none.
+        """
         queries = self.standardised(clips, rows)
         apart = np.linalg.norm(queries - self.standardised(self.clips, others), axis=1)
         return np.where(others >= 0, apart, np.inf)
 
 
 def is_varied(clips: Clips, modality: str, rows: np.ndarray) -> np.ndarray:
-    "(n,) bool: whether a feature is more than one repeated number, such as a face not found."
+    """Whether a feature is more than one repeated number, such as the zeros of a face not found.
+
+    rows: (n,) int, of clips.
+    Returns (n,) bool.
+    """
     x = clips.features[modality][rows]
     return np.ptp(x, axis=tuple(range(1, x.ndim))) > 0
 
@@ -145,7 +184,12 @@ def is_varied(clips: Clips, modality: str, rows: np.ndarray) -> np.ndarray:
 def near_rows(
     view: FeatureView, clips: Clips, rows: np.ndarray, cut: float, with_reference: bool
 ) -> np.ndarray:
-    "For each row the learnable row that it is a copy of, -1 if there is none: (n,) int."
+    """The learnable clips that some clips are copies of in one modality and view.
+
+    rows: (n,) int, of `clips`. cut: the distance below which a feature is a copy.
+    with_reference: see `FeatureView.nearest`.
+    Returns (n,) int, -1 where a clip is a copy of none.
+    """
     found, distances = view.nearest(clips, rows, with_reference)
     is_near = (distances < cut) & is_varied(clips, view.modality, rows)
     return np.where(is_near, found, -1)
@@ -165,12 +209,16 @@ def exceeds(
 
 
 class Copies(NamedTuple):
-    "Clips whose feature is a copy. single: (N, M) bool, by modality. whole: (N,) bool, in all."
+    """Which clips are copies.
+
+    single: (N, M) bool, by modality.
+    whole: (N,) bool, of one and the same clip in every modality that the clip has.
+    """
 
     single: np.ndarray
     whole: np.ndarray
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #74989ba1
 class CopySearch:
     "A view of all modalities. learnable, test: Clips. disguise: of `VIEWS`."
 
@@ -186,7 +234,11 @@ class CopySearch:
         self.cuts = {m: self.cut(view) for m, view in self.views.items()}
 
     def cut(self, view: FeatureView) -> float:
-        "The distance below which a feature is a copy."
+        """The distance below which a feature is a copy.
+
+        That is a share, given in `VIEWS`, of the median distance between reference clips and their
+        nearest among the others.
+        """
         clips, rows = self.learnable, view.reference
         if not len(rows):  # one group: there is nothing else to compare
             clips, rows = self.test, rows_of(self.test, view.modality)
@@ -205,7 +257,11 @@ class CopySearch:
         return Copies(found >= 0, self.of_one_clip(clips, chosen, found))
 
     def of_one_clip(self, clips: Clips, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
-        "Whether one learnable clip is near in all modalities that a clip has: (n,) bool."
+        """Whether one learnable clip is near in all modalities that a clip has.
+
+        found: (n, modalities) int, the learnable clip that is near in each, -1 for none.
+        Returns (n,) bool. Each clip that is near in one modality is tried in all.
+        """
         whole = np.zeros(len(chosen), bool)
         for column in range(len(self.views)):
             able = np.flatnonzero(found[:, column] >= 0)
@@ -294,7 +350,11 @@ def shared_ids(learnable: Clips, test: Clips) -> list[Suspicion]:
 
 
 def spelling(name: str) -> str:
-    "A name without what differs between two spellings: case, blanks and separators."
+    """A name without what differs between two spellings: case, blanks and separators.
+
+    Words and numbers stay apart, so that "1_11" and "11_1" remain two names, and "Speaker 1",
+    "speaker_1" and "SPEAKER-1" become one.
+    """
     return " ".join(re.findall(r"\d+|[^\d\s_./:,;-]+", str(name).casefold())) or str(name)
 
 
@@ -335,7 +395,7 @@ DISGUISES = {
     ),
 }
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #75891b78
 def shared_features(learnable: Clips, test: Clips) -> list[Suspicion]:
     "Test clips that are among those learned from by features, under another id."
     same_id = np.isin(test.ids, learnable.ids)
@@ -404,12 +464,20 @@ def clip_vectors(clips: Clips, modality: str, most: int | None = None) -> np.nda
 
 
 def off_standard(x: np.ndarray) -> float:
-    "How far columns are from mean 0 and deviation 1, at most."
+    """How far columns are from mean 0 and deviation 1, at most.
+
+    x: (n, D) float64, no column constant.
+    """
     return float(max(np.abs(x.mean(0)).max(), np.abs(x.std(0) - 1).max()))
 
 
 def off_range(x: np.ndarray) -> float:
-    "How far columns are from a range of 0 to 1, or of -1 to 1, that few clips reach, at most."
+    """How far columns are from a range of 0 to 1, or of -1 to 1, at most.
+
+    x: (n, D) float64, no column constant.
+    Returns infinity where many clips lie at the ends, as shares do: these have their range by
+    nature.
+    """
     low, high = x.min(0), x.max(0)
     at_ends = np.median((x == low).sum(0) + (x == high).sum(0))
     if at_ends > 4:  # bounded by nature, such as a share
@@ -419,7 +487,11 @@ def off_range(x: np.ndarray) -> float:
 
 
 def off_components(x: np.ndarray) -> float:
-    "How far columns are from centred and uncorrelated, in deviations, at most."
+    """How far columns are from centred and uncorrelated, in deviations, at most.
+
+    x: (n, D) float64, no column constant. Columns with hardly any deviation are left out.
+    Returns infinity for fewer than two columns, or fewer clips than two for each column.
+    """
     deviation = x.std(0)
     columns = np.flatnonzero(deviation > 1e-4 * deviation.max())
     if len(columns) < 2 or len(x) < 2 * len(columns):
@@ -436,7 +508,7 @@ STATISTICS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
     "turned to components": (off_components, "columns are centred and not correlated"),
 }
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #2b54e279
 def scaled_together(
     learnable: Clips, test: Clips, modality: str, tolerance: float = 1e-3, most: int = 64
 ) -> str | None:
@@ -473,7 +545,10 @@ def label_changes(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def some_labelled(clips: Clips, most: int) -> Clips:
-    "At most so many labelled clips, drawn at random."
+    """Labelled clips, at most so many.
+
+    If there are more they are drawn at random, in the same way each time.
+    """
     rows = np.flatnonzero(clips.labels >= 0)
     return clips[np.sort(np.random.default_rng(0).permutation(rows)[:most])]
 
@@ -518,7 +593,12 @@ def availability_accuracy(clips: Clips, parts: int = 5) -> tuple[float, float]:
 
 
 def telling_availability(learnable: Clips, test: Clips) -> list[Suspicion]:
-    "Whether the modalities that clips have tell the label, better than chance by 3 errors."
+    """Whether the modalities that clips have tell the label.
+
+    They do if they are right more often than the commonest label by three standard errors, and by
+    .02. A warning, since such clips may be what a method will meet; no copy of a test clip is
+    needed for it.
+    """
     labelled = learnable.labelled()
     if labelled.present.all() or not len(labelled):
         return []

@@ -139,7 +139,7 @@ def judge_under(
         judged.ids, judged.labels, judged.groups, probabilities, available, among, order
     )
 
-
+# %% ../../nbs/evaluation/09_protocol.ipynb #b4da2e54
 def check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> None:
     "Raise ValueError unless these are probabilities of this shape, with rows that sum to one."
     if probabilities.shape == shape and np.isfinite(probabilities).all():
