@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'DISGUISES', 'STATISTICS', 'rows_of', 'flat_features', 'as_they_are', 'rescaled', 'sorted_values',
-           'reference_rows', 'Nearest', 'FeatureView', 'is_varied', 'near_rows', 'exceeds', 'Copies', 'CopySearch',
-           'copies', 'Finding', 'Suspicion', 'shared_ids', 'spelling', 'shared_groups', 'shared_features', 'Named',
-           'stored_clips', 'clip_vectors', 'off_standard', 'off_range', 'off_components', 'scaled_together',
-           'label_changes', 'some_labelled', 'label_columns', 'availability_accuracy', 'telling_availability',
-           'doubtful_features', 'find_leaks', 'check_leaks', 'findings_text']
+           'reference_rows', 'Nearest', 'FeatureSpace', 'FeatureView', 'is_varied', 'near_rows', 'exceeds', 'Copies',
+           'CopyCuts', 'CopySearch', 'copies', 'Finding', 'Suspicion', 'shared_ids', 'spelling', 'shared_groups',
+           'shared_features', 'Named', 'stored_clips', 'clip_vectors', 'off_standard', 'off_range', 'off_components',
+           'scaled_together', 'label_changes', 'some_labelled', 'label_columns', 'availability_accuracy',
+           'telling_availability', 'doubtful_features', 'find_leaks', 'check_leaks', 'findings_text']
 
 # %% ../../nbs/evaluation/08_audit.ipynb #6eca7414
 import faiss
@@ -94,8 +94,8 @@ class Nearest(NamedTuple):
     distances: np.ndarray
 
 # %% ../../nbs/evaluation/08_audit.ipynb #f1250422
-class FeatureView:
-    """One modality's learnable features in one view, to be searched.
+class FeatureSpace:
+    """One modality's learnable features in one view, indexed.
 
     clips, test: Clips. change: of `VIEWS`. is_reference: (N,) bool, from `reference_rows`.
     width: of the projection; narrower features are not projected.
@@ -143,6 +143,10 @@ class FeatureView:
             index.add(self.projected(self.standardised(self.clips, rows[block])))
         return index
 
+# %% ../../nbs/evaluation/08_audit.ipynb #c4f37e2b
+class FeatureView(FeatureSpace):
+    "A `FeatureSpace` that finds the nearest learnable clips."
+
     def nearest(self, clips: Clips, rows: np.ndarray, with_reference: bool = True) -> Nearest:
         """The learnable clips that are nearest to some clips.
 
@@ -170,7 +174,7 @@ class FeatureView:
         apart = np.linalg.norm(queries - self.standardised(self.clips, others), axis=1)
         return np.where(others >= 0, apart, np.inf)
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #d2aa6db7
 def is_varied(clips: Clips, modality: str, rows: np.ndarray) -> np.ndarray:
     """Whether a feature is more than one repeated number, such as the zeros of a face not found.
 
@@ -219,8 +223,11 @@ class Copies(NamedTuple):
     whole: np.ndarray
 
 # %% ../../nbs/evaluation/08_audit.ipynb #74989ba1
-class CopySearch:
-    "A view of all modalities. learnable, test: Clips. disguise: of `VIEWS`."
+class CopyCuts:
+    """A view of all modalities, and how near copies are in each.
+
+    learnable, test: Clips. disguise: of `VIEWS`.
+    """
 
     def __init__(self, learnable: Clips, test: Clips, disguise: str) -> None:
         self.learnable, self.test = learnable, test
@@ -244,6 +251,10 @@ class CopySearch:
             clips, rows = self.test, rows_of(self.test, view.modality)
         distances = view.nearest(clips, rows, clips is self.test).distances
         return self.share * float(np.median(distances))
+
+# %% ../../nbs/evaluation/08_audit.ipynb #a0d4e347
+class CopySearch(CopyCuts):
+    "`CopyCuts` that find copies."
 
     def copied(self, clips: Clips, chosen: np.ndarray, with_reference: bool) -> Copies:
         "The Copies among the clips in `chosen` (n,) int."
@@ -288,7 +299,7 @@ class CopySearch:
         is_more = exceeds(test.whole.sum(), n, by_chance, of)
         return Copies(single, test.whole & is_more)
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #e987e9c7
 def copies(learnable: Clips, test: Clips, disguise: str = "same") -> Copies:
     """The test clips that are copies of learnable ones in some view, beyond what is natural.
 
@@ -348,7 +359,7 @@ def shared_ids(learnable: Clips, test: Clips) -> list[Suspicion]:
         ),
     ]
 
-
+# %% ../../nbs/evaluation/08_audit.ipynb #4351b9f0
 def spelling(name: str) -> str:
     """A name without what differs between two spellings: case, blanks and separators.
 
@@ -570,9 +581,12 @@ def label_columns(
 
 # %% ../../nbs/evaluation/08_audit.ipynb #9074d666
 def availability_accuracy(clips: Clips, parts: int = 5) -> tuple[float, float]:
-    """(accuracy of the commonest label among clips with the same modalities, of the commonest).
+    """How often the modalities that a clip has tell its label.
 
-    Of labelled clips, each group answered from the groups of other parts.
+    clips: Clips, of which the labelled ones are looked at. parts: the groups are dealt out to so
+    many, and each is answered from the others.
+    Returns (accuracy of the commonest label among clips with the same modalities, accuracy of the
+    commonest label).
     """
     labelled = clips.labelled()
     present = labelled.present.astype(int)
