@@ -30,6 +30,7 @@ class Contract(ABC):
     uses_missing_targets: whether training looks at the true features of a modality that it
         declares missing.
     complete_only: whether clips that lack a modality are left out of training.
+    transductive: whether an answer depends on the other clips of its batch, or on their order.
     selection: what chose the epoch, "none" where there is none.
     histories: {name of a training: its History}, in their order.
     """
@@ -37,6 +38,7 @@ class Contract(ABC):
     n_models: int = 1
     uses_missing_targets: bool = False
     complete_only: bool = False
+    transductive: bool = False
     selection: str = "dev UA over all conditions"
     histories: dict[str, History] = {}
 

@@ -29,8 +29,10 @@ from ..retrieval.store import Hits, RetrievalStore
 class RandomNeighbours(Ramer):
     """RAMER whose neighbours are drawn at random, with replacement, from the store.
 
-    In training they are not from a clip's own group.
+    In training they are not from a clip's own group. Its place in the batch decides the draw.
     """
+
+    transductive = True
 
     def neighbours(
         self,

@@ -178,7 +178,9 @@ def judge_and_explain(method: Ramer, protocol: Protocol, condition: str) -> tupl
         hits.append(method.explain(clips, condition))
         return method.predict_proba(clips, mask)
 
-    return protocol.judge(answer, condition), hits[0]
+    judged = protocol.judge(answer, condition)
+    back = np.argsort(judged.order)  # hits came in the order in which clips were shown
+    return judged, Hits(*[column[back] for column in hits[0]])
 
 
 def share_alike(is_same: np.ndarray, groups: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from typing import Any
 from ..conditions import Condition
 from ..data.clips import Clips
 from ..evaluation.metrics import confusion_matrix, ua
-from ..evaluation.protocol import Protocol
+from ..evaluation.protocol import Protocol, apart
 from ..io import new_folder, write_text
 from ..methods.base import Method
 from ..methods.config import Config
@@ -57,7 +57,7 @@ def fit_shared(
         if key not in stage1s:
             stage1s[key] = pretrain(train, dev, config)
         method.stage1 = stage1s[key]
-    return method.fit(train, dev)
+    return apart(method.fit, train, dev)
 
 # %% ../../nbs/runs/30_training.ipynb #63b5d539
 def dev_confusion(method: Method, dev: Clips) -> np.ndarray:

@@ -288,7 +288,8 @@ def leak_run(
 def answering_lines(answering: Answering, protocol: str, facts: dict[str, Any]) -> list[Line]:
     "The lines of a method with a leak under every condition. facts: data_hash, code and commit."
     method = answering.method
-    judge = make_judge(answering.judged)
+    by_halves = answering.leak == "speaker"  # which are known by true order
+    judge = make_judge(answering.judged, veiled=not by_halves)
     training = training_record(method, answering.chosen_on)
     leaks = [answering.leak] if answering.leak else []
     lines = []

@@ -904,8 +904,8 @@ def across_answers(
         for crossing in parts:
             method, dev = crossed_method(crossing, config, rest, shared)
             methods.append((crossing.rows, method))
-        predict = partial(by_rows, methods)
-        judged = judge_under(predict, test, drawn_conditions(context))
+        predict = partial(by_rows, methods)  # whose rows are in the test clips' order
+        judged = judge_under(predict, test, drawn_conditions(context), veiled=False)
         yield Answer(case, method, judged, dev=dev)
 
 # %% ../../nbs/studies/50_robustness.ipynb #5ab52441

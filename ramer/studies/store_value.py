@@ -272,7 +272,8 @@ def enrolment_answers(
     everything = context.dataset.parts(config.fold)[1]
     enrolled = everything[is_enrolled(everything)]
     train = context.protocol.train.labelled()
-    judge, conditions = make_judge(context.test), study.conditions(context.protocol.modalities)
+    judge = make_judge(context.test, veiled=False)  # an enrolled speaker is known by name
+    conditions = study.conditions(context.protocol.modalities)
     start = time.perf_counter()
     predict = ENROLMENT[rest["answer"]](method, train, enrolled)
     judged, first = judged_in(judge, predict, conditions, start)
