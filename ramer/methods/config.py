@@ -43,7 +43,7 @@ def range_of(field: Field) -> str:
     "Which of `RANGES` holds the values of a field that is a number."
     if field.name == "share":
         return "more than 0 and at most 1"
-    if field.name.endswith("dropout") or field.name == "beta1":
+    if field.name.endswith("dropout") or field.name in ("beta1", "shrinkage"):
         return "from 0 to less than 1"
     if field.name in AT_LEAST_ZERO:
         return "0 or more"
@@ -159,6 +159,8 @@ class Config(Settings):
     # --- scikit-learn's models
     penalty: float = 1.0  # of the squared weights of a logistic regression
     boosting_rate: float = 0.1  # learning rate of gradient boosting
+    shrinkage: float = 0.0  # of a class's covariance towards its diagonal; 0: Ledoit and Wolf's
+    kernel_width: float = 2.0  # of an RBF kernel, in the spread of one column
 
     def __post_init__(self) -> None:
         super().__post_init__()
