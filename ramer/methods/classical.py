@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRUSTED', 'ONE_PENALTY', 'LANDMARKS', 'KERNEL_PENALTY', 'CHANCES', 'MEMBERS', 'feature_table', 'modality_columns',
-           'conditions_of', 'shown', 'ConditionModels', 'coefficients', 'Classical', 'SavedClassical', 'regression',
-           'LogisticSpecialists', 'RawNeighbours', 'trees', 'ImputedLogistic', 'ImputedBoosting', 'Boosting',
-           'mean_filled', 'OneLogistic', 'Discriminant', 'KernelSpecialists', 'Availability', 'always_observed',
-           'WeightedLogistic', 'TabMNetwork', 'TabM']
+           'conditions_of', 'shown', 'ConditionModels', 'coefficients', 'of_two_classes', 'Classical', 'SavedClassical',
+           'regression', 'LogisticSpecialists', 'RawNeighbours', 'trees', 'ImputedLogistic', 'ImputedBoosting',
+           'Boosting', 'mean_filled', 'OneLogistic', 'Discriminant', 'KernelSpecialists', 'Availability',
+           'always_observed', 'WeightedLogistic', 'TabMNetwork', 'TabM']
 
 # %% ../../nbs/methods/24_classical.ipynb #870a3bfc
 import time
@@ -129,6 +129,19 @@ def coefficients(model: Any) -> int:
     return last.coef_.size + last.intercept_.size if hasattr(last, "coef_") else 0
 
 
+def of_two_classes(clips: Clips, method: str) -> Clips:
+    "The labelled clips. Raises ValueError, naming the method, unless they have two classes."
+    clips = clips.labelled()
+    seen = np.unique(clips.labels)
+    if len(seen) < 2:
+        given = f"have one class, {clips.classes[seen[0]]!r}" if len(seen) else "are none"
+        raise ValueError(
+            f"the {len(clips)} labelled train clips {given}, and {method!r} learns to tell classes "
+            "apart; give clips of two classes"
+        )
+    return clips
+
+# %% ../../nbs/methods/24_classical.ipynb #257467d6
 class Classical(ConditionModels):
     "Fits, answers, saves and loads the models of a subclass's estimator."
 
@@ -142,23 +155,12 @@ class Classical(ConditionModels):
         "How many coefficients the linear models have; 0 for neighbours and trees."
         return sum(coefficients(model) for model in self.models.values())
 
-    def learnable(self, train: Clips) -> Clips:
-        "The labelled train clips. Raises ValueError unless they have two classes or more."
-        train = self.usable(train)
-        seen = np.unique(train.labels)
-        if len(seen) < 2:
-            raise ValueError(
-                f"all {len(train)} labelled train clips are {train.classes[seen[0]]!r}, and "
-                f"{self.config.method!r} learns to tell classes apart; give clips of two classes"
-            )
-        return train
-
     def fit(self, train: Clips, dev: Clips) -> "Classical":
         """Fit on the labelled train clips; dev is not used. Returns self.
 
         Raises ValueError unless they have two classes or more.
         """
-        train = self.learnable(train)
+        train = of_two_classes(train, self.config.method)
         start = time.perf_counter()
         self.scaler = Scaler.fit(train)
         self.shape = network_shape(train)
@@ -403,7 +405,8 @@ def always_observed(clips: Clips) -> np.ndarray:
     parts = [np.eye(len(clips.classes))[clips.labels]]
     for modality, everywhere in zip(clips.modalities, clips.present.all(0)):
         if everywhere:
-            parts.append(vectors(clips)[modality].numpy())
+            block = vectors(clips)[modality].numpy()
+            parts.append(block / np.sqrt(block.shape[1]))  # a modality counts as one column
     return np.concatenate(parts, 1)
 
 
