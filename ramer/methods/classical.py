@@ -403,8 +403,9 @@ CHANCES = (0.1, 0.9)  # the estimated chance of being observed is kept between t
 def always_observed(clips: Clips) -> np.ndarray:
     "(N, E) of what every clip has: its label, one-hot, and each modality that none lacks."
     parts = [np.eye(len(clips.classes))[clips.labels]]
-    for modality, everywhere in zip(clips.modalities, clips.present.all(0)):
-        if everywhere:
+    everywhere = np.atleast_1d(clips.present.all(0))
+    for modality, is_everywhere in zip(clips.modalities, everywhere):
+        if is_everywhere:
             block = vectors(clips)[modality].numpy()
             parts.append(block / np.sqrt(block.shape[1]))  # a modality counts as one column
     return np.concatenate(parts, 1)
