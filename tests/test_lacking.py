@@ -68,6 +68,11 @@ LEARNING = (
     "impute-logistic",
     "impute-boosting",
     "boosting",
+    "availability",
+    "one-logistic",
+    "inverse-probability",
+    "lda",
+    "rbf",
 )
 COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
 

@@ -1,6 +1,7 @@
 """What every method promises, whatever it does inside."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,7 @@ from ramer.evaluation.protocol import Protocol
 from ramer.methods.pretraining import pretrain
 from ramer.methods.registry import configure, load_method, make_method
 
-CONTROLS = ("prior", "bayes")
+CONTROLS = ("prior", "availability", "bayes")
 CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
 RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released")
 FILLING = ("zero", "mean", "distilled", "ramer-gated", *RETRIEVING)
@@ -37,8 +38,11 @@ IMAGINING = (
     "dymo",
     "online-mae",
     "moddrop",
+    *(["tabm"] if find_spec("tabm") else []),  # an optional package
 )
-CLASSICAL = ("logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
+LINEAR = ("logistic", "impute-logistic", "one-logistic", "inverse-probability", "lda", "rbf")
+CLASSICAL = (*LINEAR, "knn", "impute-boosting", "boosting")
+BLIND = ("prior", "availability")  # features do not matter to them
 TRAINED = (*FILLING, *IMAGINING)
 BRIEF = {
     "ramer-released": {"epochs": 1},
@@ -106,7 +110,7 @@ def test_absent_features_never_matter(name, condition, fitted, clips):
         assert_array_equal(answer_under(fitted[name], spoiled, condition), expected)
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "prior"])
+@pytest.mark.parametrize("name", [m for m in METHODS if m not in BLIND])
 def test_available_features_matter(name, fitted, clips, mask):
     spoiled = clips.with_features(**{m: noise(x.shape) for m, x in clips.features.items()})
     answer = fitted[name].predict_proba(clips, mask)
@@ -285,7 +289,7 @@ def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_pa
     method.save(tmp_path / "model")
     answers = answers_under_all(method, clips)
     assert_array_equal(answers_under_all(load_method(tmp_path / "model"), clips), answers)
-    different = 1 if name == "prior" else 2 ** len(modalities) - 1
+    different = 1 if name in BLIND else 2 ** len(modalities) - 1
     assert len(np.unique(np.round(answers, 9), axis=0)) == different
 
 
@@ -382,6 +386,8 @@ def test_sixty_four_clips_are_learned_by_heart(name, parts):
     "A network that cannot is broken. Neighbours vote with one neighbour: the clip itself."
     few = parts[0][:64]
     changes = {"k": 1} if name == "knn" else BY_HEART
+    if name in LINEAR:
+        changes = {"penalty": 1e-3, "shrinkage": 0.01}
     method = fit(name, few, few, **changes)
     assert accuracy(method, few, "avl") >= 0.95
 

@@ -16,11 +16,17 @@ from typing import Any
 from ..conditions import choose
 from .base import ClassPrior, Method, damaged, read_facts
 from ramer.methods.classical import (
+    Availability,
     Boosting,
+    Discriminant,
     ImputedBoosting,
     ImputedLogistic,
+    KernelSpecialists,
     LogisticSpecialists,
+    OneLogistic,
     RawNeighbours,
+    TabM,
+    WeightedLogistic,
 )
 from .config import Config
 from ramer.methods.controls import (
@@ -82,6 +88,12 @@ METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {
     "impute-logistic": (ImputedLogistic, {}),
     "impute-boosting": (ImputedBoosting, {}),
     "boosting": (Boosting, {}),
+    "one-logistic": (OneLogistic, {}),
+    "inverse-probability": (WeightedLogistic, {}),
+    "lda": (Discriminant, {}),
+    "rbf": (KernelSpecialists, {}),
+    "tabm": (TabM, {}),
+    "availability": (Availability, {}),
     "ramer-medium": (Ramer, {"database": "medium"}),
     "ramer-large": (Ramer, {"database": "large"}),
     "ramer-turbo": (Ramer, {"database": "turbo"}),

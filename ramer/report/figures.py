@@ -82,6 +82,12 @@ LABELS = {
     "impute-logistic": "imputation, logistic",
     "impute-boosting": "imputation, boosting",
     "boosting": "boosting",
+    "one-logistic": "one logistic regression",
+    "inverse-probability": "inverse probability",
+    "lda": "LDA",
+    "rbf": "RBF machine",
+    "tabm": "TabM",
+    "availability": "availability only",
     "bayes": "best possible",
 }
 
