@@ -46,6 +46,9 @@ LEARNING = (
     "ramer-supervised",
     "ramer-released",
     "ramer-gated",
+    "average-momke",
+    "gated-zero",
+    "gated-cif-mmin",
     "ae",
     "cra",
     "mmin",
@@ -62,7 +65,7 @@ LEARNING = (
     "impute-boosting",
     "boosting",
 )
-COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
+COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage", "gated-cif-mmin")
 
 
 def fit(name, train, dev, **changes):
