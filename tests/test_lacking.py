@@ -48,6 +48,9 @@ LEARNING = (
     "ramer-aligned",
     "ramer-released",
     "ramer-gated",
+    "average-momke",
+    "gated-zero",
+    "gated-cif-mmin",
     "ae",
     "cra",
     "mmin",
@@ -74,7 +77,7 @@ LEARNING = (
     "lda",
     "rbf",
 )
-COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
+COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage", "gated-cif-mmin")
 
 
 def fit(name, train, dev, **changes):

@@ -43,12 +43,15 @@ IMAGINING = (
 LINEAR = ("logistic", "impute-logistic", "one-logistic", "inverse-probability", "lda", "rbf")
 CLASSICAL = (*LINEAR, "knn", "impute-boosting", "boosting")
 BLIND = ("prior", "availability")  # features do not matter to them
+PAIRS = ("average-momke", "gated-momke", "gated-zero")
 TRAINED = (*FILLING, *IMAGINING)
 BRIEF = {
     "ramer-released": {"epochs": 1},
-    **dict.fromkeys(IMAGINING, {"epochs": 15, "learning_rate": 4e-3}),  # they have no stage 1
+    **dict.fromkeys(
+        (*IMAGINING, *PAIRS[:2]), {"epochs": 15, "learning_rate": 4e-3}
+    ),  # they have no stage 1
 }
-LEARNING = (*TRAINED, *CLASSICAL)
+LEARNING = (*TRAINED, *CLASSICAL, *PAIRS)
 METHODS = (*CONTROLS, *LEARNING)
 CONDITIONS = tuple(all_conditions())
 SAME = {"rtol": 0, "atol": 1e-5}  # rows of other batches are rounded otherwise
@@ -98,6 +101,16 @@ def fitted(parts):
     methods = {name: make_method(config_of(name), stage1) for name in METHODS}
     methods["ramer-released"] = make_method(config_of("ramer-released"))  # has another stage 1
     return {name: method.fit(*parts) for name, method in methods.items()}
+
+
+@pytest.fixture(scope="session")
+def in_groups(parts, clips, mask):
+    "Train and dev clips of a few speakers each, their stage 1, and an answer of ramer-gated."
+    groups = [np.char.add(p, (np.arange(len(c)) % 8).astype(str)) for p, c in zip("td", parts)]
+    train, dev = [replace(part, groups=names) for part, names in zip(parts, groups)]
+    stage1 = pretrain(train, dev, config_of("ramer"))
+    method = make_method(config_of("ramer-gated"), stage1).fit(train, dev)
+    return train, dev, stage1, method.enrol(dev).predict_proba(clips, mask)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -216,6 +229,37 @@ def test_equal_configs_give_equal_answers(name, fitted, parts, clips, mask):
         torch.manual_seed(99)
         again = fit(name, *parts)
     assert_array_equal(again.predict_proba(clips, mask), fitted[name].predict_proba(clips, mask))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_trains_its_network_as_that_is_trained_alone(name, fitted, clips, mask):
+    alone = fitted[name.partition("-")[2]]
+    answer = fitted[name].opponent.predict_proba(clips, mask)
+    assert_array_equal(answer, alone.predict_proba(clips, mask))
+
+
+def test_an_average_is_the_mean_of_its_members(fitted, clips, mask):
+    members = [fitted[name].predict_proba(clips, mask) for name in ("momke", "logistic")]
+    average = fitted["average-momke"].predict_proba(clips, mask)
+    assert_allclose(average, np.mean(members, axis=0), **SAME)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"k": 4}, {"penalty": 1.0}, {"smoothed": 0}, {"sharpness": 5.0}, {"smoothing": 50.0}),
+        *({"own_speed": 1.0}, {"own_weight": 0.0}, {"own_share": 0.1}, {"pass_steps": 2}),
+        *({"pass_clips": 80}, {"queries_each": 1}, {"vote_mixing": 0.5}, {"gate_start": 0.0}),
+        *({"gate_penalty": 1.0}, {"gate_rest": 1.0}, {"gate_steps": 20}, {"gate_rate": 0.01}),
+        *({"useless_weight": 0.0}, {"enrolled_weight": 0.0}, {"enrolled_halves": 1}),
+    ],
+    ids=str,
+)
+def test_every_number_of_the_gated_method_can_be_tuned(changes, in_groups, clips, mask):
+    train, dev, stage1, answer = in_groups
+    method = make_method(config_of("ramer-gated", **changes), stage1).fit(train, dev)
+    tuned = method.enrol(dev).predict_proba(clips, mask)
+    assert largest_difference(tuned, answer) > 1e-7
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -9,6 +9,7 @@ __all__ = ['OPTIONS', 'WEIGHTS', 'AT_LEAST_ZERO', 'RANGES', 'range_of', 'check_f
 # %% ../../nbs/methods/11_config.ipynb #46a6474a
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
 from typing import Any, Self
@@ -30,22 +31,29 @@ OPTIONS = {
     "aggregate": ("sum", "mean", "similarity", "attention", "median"),
 }
 WEIGHTS = ("joint_weight", "head_weight", "weight_decay")
-AT_LEAST_ZERO = ("fold", "seed", "width", *WEIGHTS, "decay", "smoothed")
+AT_LEAST_ZERO = (
+    *("fold", "seed", "width", *WEIGHTS, "decay", "smoothed"),
+    *("own_weight", "gate_penalty", "gate_rest"),
+    *("useless_weight", "enrolled_weight", "enrolled_halves"),
+)
 RANGES: dict[str, Callable[[float], bool]] = {
     "more than 0 and at most 1": lambda value: 0 < value <= 1,
     "from 0 to less than 1": lambda value: 0 <= value < 1,
     "0 or more": lambda value: value >= 0,
     "at least 1": lambda value: value >= 1,
     "more than 0": lambda value: value > 0,
+    "a finite number": math.isfinite,
 }
 
 
 def range_of(field: Field) -> str:
     "Which of `RANGES` holds the values of a field that is a number."
-    if field.name == "share":
+    if field.name in ("share", "own_share", "vote_mixing"):
         return "more than 0 and at most 1"
     if field.name.endswith("dropout") or field.name in ("beta1", "shrinkage"):
         return "from 0 to less than 1"
+    if field.name == "gate_start":
+        return "a finite number"
     if field.name in AT_LEAST_ZERO:
         return "0 or more"
     return "at least 1" if field.type is int else "more than 0"
@@ -166,6 +174,23 @@ class Config(ClassicalSettings):
     key_rate: float = 3e-3  # learning rate of the keys
     input_dropout: float = 0.2  # of the elements of vectors that become keys
     smoothed: int = 8  # stored clips whose keys are averaged, the clip itself included; 0: none
+    sharpness: float = 20.0  # what cosines are multiplied with at first, where neighbours vote
+    smoothing: float = 5.0  # the same, where keys are averaged
+    own_speed: float = 20.0  # how much faster the sharpness among a speaker's own clips is learned
+    own_weight: float = 0.5  # of the loss of the votes by a speaker's own clips
+    own_share: float = 0.5  # of these clips that vote in a step of training
+    pass_steps: int = 8  # steps in a pass over the train clips; each clip is a query in one
+    pass_clips: int = 2048  # clips in a pass at most
+    queries_each: int = 2  # conditions that are drawn for each of these queries
+    vote_mixing: float = 0.02  # how much of a vote is spread over all classes in training
+    gate_start: float = -2.0  # logarithm of the votes' share against the network's, at first
+    gate_penalty: float = 0.01  # of conditions that differ, in the gate
+    gate_rest: float = 0.03  # how much of this penalty falls on the weights of the gate's features
+    gate_steps: int = 300
+    gate_rate: float = 0.05  # learning rate of the gate
+    useless_weight: float = 0.5  # of dev clips with a useless store, where the gate is fitted
+    enrolled_weight: float = 0.5  # of dev clips whose speakers are enrolled
+    enrolled_halves: int = 2  # how often half of the dev clips are enrolled
     # --- scikit-learn's models
     penalty: float = 1.0  # of the squared weights of a logistic regression
     boosting_rate: float = 0.1  # learning rate of gradient boosting
