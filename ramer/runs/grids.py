@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTEST', 'WITH_BOUND', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'VARIANTS', 'EVERY', 'DATABASES',
-           'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET', 'FOLDS', 'FIVE_SEEDS', 'GRIDS', 'Part',
-           'every_fold', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'publish_parts', 'grid_parts',
-           'kept', 'check_wanted', 'only']
+           'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET', 'FOLDS', 'FIVE_SEEDS', 'INCOMPLETE',
+           'OF_THE_MASK', 'PAIRS', 'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts', 'leak_parts',
+           'own_methods', 'publish_parts', 'grid_parts', 'kept', 'check_wanted', 'only']
 
 # %% ../../nbs/runs/35_grids.ipynb #77eeec87
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..conditions import choose
 from ..data.datasets import available_datasets
+from ..methods.controls import OPPONENTS as PAIRED
 from ..methods.released import RELEASED_SWITCHES
 
 # %% ../../nbs/runs/35_grids.ipynb #70a3efa8
@@ -34,10 +35,16 @@ class Part:
 CONTEST = ("prior", "zero", "mean", "store-mean", "random", "ramer")
 WITH_BOUND = (*CONTEST, "bayes")
 NETWORKS = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "distilled", "transformer")
-RECENT = ("shaspec", "momke", "m3care")
-CLASSICAL = ("logistic", "knn", "impute-logistic", "impute-boosting", "boosting")
+RECENT = (
+    *("shaspec", "momke", "m3care"),
+    *("flex-moe", "simmlm", "dymo", "online-mae", "moddrop"),
+)
+CLASSICAL = (
+    *("logistic", "one-logistic", "lda", "rbf", "tabm"),
+    *("knn", "impute-logistic", "impute-boosting", "boosting"),
+)
 OPPONENTS = (*NETWORKS, *RECENT, *CLASSICAL)
-OURS = ("ramer-gated", "ramer-raw", "ramer-top-1")
+OURS = ("ramer-gated", "ramer-crossfit", "ramer-raw", "ramer-top-1")
 VARIANTS = ("if-mmin-1", "ae-lineage", *(f"{name}-published" for name in NETWORKS[:5]))
 EVERY = (*CONTEST, *OURS, *OPPONENTS, *VARIANTS)
 DATABASES = ("zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo")
@@ -52,6 +59,9 @@ SYNTHETIC = ("gaussian", "nuisance", "prototypes", "mer2024-shaped")
 EVERY_SET = (*REAL_SETS, *SAME_CLIPS, *SYNTHETIC)
 FOLDS = {"crema-d": 7, "stressid": 8, "twitter-absa-2015": 1, "twitter-absa-2017": 1}
 FIVE_SEEDS = (0, 1, 2, 3, 4)
+INCOMPLETE = ("stressid", "twitter-absa-2015", "twitter-absa-2017")  # by nature
+OF_THE_MASK = ("availability", "inverse-probability")
+PAIRS = tuple(f"{how}-{name}" for how in ("average", "gated") for name in PAIRED)
 
 
 def every_fold(dataset: str) -> tuple[int, ...]:
@@ -84,14 +94,17 @@ def leak_parts() -> list[Part]:
 def own_methods(dataset: str) -> tuple[str, ...]:
     """What is run on one data set beside `EVERY`.
 
-    A world has a best possible answer, mer2024-shaped larger databases. The released code's
-    switches and its whole preset run on one real set, because its encoder sizes cost hours on the
-    widest inputs.
+    A world has a best possible answer, mer2024-shaped larger databases. Where clips lack
+    modalities by nature, there are methods of the mask. The pairs, controls of ramer-gated, run on
+    real sets. The released code's switches and its whole preset run on one real set, because its
+    encoder sizes cost hours on the widest inputs.
     """
     bound = ("bayes",) if dataset in SYNTHETIC else ()
     databases = DATABASES[3:] if dataset == "mer2024-shaped" else ()
     released = (*SWITCHES, "ramer-released") if dataset == "ravdess-goemotions" else ()
-    return (*bound, *databases, *released)
+    of_the_mask = OF_THE_MASK if dataset in INCOMPLETE else ()
+    pairs = PAIRS if dataset in REAL_SETS else ()
+    return (*bound, *databases, *of_the_mask, *pairs, *released)
 
 
 def publish_parts() -> list[Part]:
