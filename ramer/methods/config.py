@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'WEIGHTS', 'AT_LEAST_ZERO', 'RANGES', 'range_of', 'check_field', 'Settings', 'check_lists',
-           'ClassicalSettings', 'Config']
+           'ClassicalSettings', 'GatedSettings', 'Config']
 
 # %% ../../nbs/methods/11_config.ipynb #46a6474a
 import hashlib
@@ -114,16 +114,39 @@ def check_lists(policy: str, exclude: str) -> None:
         )
 
 # %% ../../nbs/methods/11_config.ipynb #29e3ad84
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassicalSettings(Settings):
     "What scikit-learn's models take beside `penalty` and `boosting_rate` of `Config`."
 
     shrinkage: float = 0.0  # of a class's covariance towards its diagonal; 0: Ledoit and Wolf's
     kernel_width: float = 2.0  # of an RBF kernel, in the spread of one column
 
+# %% ../../nbs/methods/11_config.ipynb #2283e426
+@dataclass(frozen=True, kw_only=True)
+class GatedSettings(ClassicalSettings):
+    "How the keys and the gate of gated retrieval (25_gated) start, and how they are trained."
+
+    sharpness: float = 20.0  # what cosines are multiplied with at first, where neighbours vote
+    smoothing: float = 5.0  # the same, where keys are averaged
+    own_speed: float = 20.0  # how much faster the sharpness among a speaker's own clips is learned
+    own_weight: float = 0.5  # of the loss of the votes by a speaker's own clips
+    own_share: float = 0.5  # of these clips that vote in a step of training
+    pass_steps: int = 8  # steps in a pass over the train clips; each clip is a query in one
+    pass_clips: int = 2048  # clips in a pass at most
+    queries_each: int = 2  # conditions that are drawn for each of these queries
+    vote_mixing: float = 0.02  # how much of a vote is spread over all classes in training
+    gate_start: float = -2.0  # logarithm of the votes' share against the network's, at first
+    gate_penalty: float = 0.01  # of conditions that differ, in the gate
+    gate_rest: float = 0.03  # how much of this penalty falls on the weights of the gate's features
+    gate_steps: int = 300
+    gate_rate: float = 0.05  # learning rate of the gate
+    useless_weight: float = 0.5  # of dev clips with a useless store, where the gate is fitted
+    enrolled_weight: float = 0.5  # of dev clips whose speakers are enrolled
+    enrolled_halves: int = 2  # how often half of the dev clips are enrolled
+
 # %% ../../nbs/methods/11_config.ipynb #142dc405
 @dataclass(frozen=True)
-class Config(ClassicalSettings):
+class Config(GatedSettings):
     "Everything that decides a run: equal configs, equal metrics. Raises ValueError: see Settings."
 
     dataset: str = "prototypes"
@@ -174,23 +197,6 @@ class Config(ClassicalSettings):
     key_rate: float = 3e-3  # learning rate of the keys
     input_dropout: float = 0.2  # of the elements of vectors that become keys
     smoothed: int = 8  # stored clips whose keys are averaged, the clip itself included; 0: none
-    sharpness: float = 20.0  # what cosines are multiplied with at first, where neighbours vote
-    smoothing: float = 5.0  # the same, where keys are averaged
-    own_speed: float = 20.0  # how much faster the sharpness among a speaker's own clips is learned
-    own_weight: float = 0.5  # of the loss of the votes by a speaker's own clips
-    own_share: float = 0.5  # of these clips that vote in a step of training
-    pass_steps: int = 8  # steps in a pass over the train clips; each clip is a query in one
-    pass_clips: int = 2048  # clips in a pass at most
-    queries_each: int = 2  # conditions that are drawn for each of these queries
-    vote_mixing: float = 0.02  # how much of a vote is spread over all classes in training
-    gate_start: float = -2.0  # logarithm of the votes' share against the network's, at first
-    gate_penalty: float = 0.01  # of conditions that differ, in the gate
-    gate_rest: float = 0.03  # how much of this penalty falls on the weights of the gate's features
-    gate_steps: int = 300
-    gate_rate: float = 0.05  # learning rate of the gate
-    useless_weight: float = 0.5  # of dev clips with a useless store, where the gate is fitted
-    enrolled_weight: float = 0.5  # of dev clips whose speakers are enrolled
-    enrolled_halves: int = 2  # how often half of the dev clips are enrolled
     # --- scikit-learn's models
     penalty: float = 1.0  # of the squared weights of a logistic regression
     boosting_rate: float = 0.1  # learning rate of gradient boosting

@@ -217,7 +217,7 @@ def opponent_of(config: Config, stage1: Stage1 | None = None) -> Method:
     alone = replace(config, method=name)
     return kind(alone, stage1) if issubclass(kind, FillMethod) else kind(alone)
 
-
+# %% ../../nbs/methods/26_controls.ipynb #a94a9f59
 class PairParts(Method):
     """A network and regressions: what they are, and how they are fitted.
 

@@ -124,7 +124,7 @@ class Keys(KeyMaps):
         weighted = queries * self.scale(codes, own)[..., None]
         return torch.einsum("bmw,bkmw->bk", weighted, keys)
 
-
+# %% ../../nbs/methods/25_gated.ipynb #27e72257
 def new_keys(dims: dict[str, int], config: Config) -> Keys:
     "Untrained Keys as the config says. dims: {modality: width of a vector}."
     return Keys(dims, config.key_width, config.sharpness, config.smoothing, config.own_speed)
@@ -565,7 +565,7 @@ def soften(answer: Tensor, temperature: Tensor) -> Tensor:
     logarithms = torch.log(answer.clamp(min=1e-9))
     return torch.softmax(logarithms * temperature.exp()[:, None], 1)
 
-
+# %% ../../nbs/methods/25_gated.ipynb #12b201db
 class Mixture(nn.Module):
     """How much each of the four answers counts by condition; the first two are softened.
 
