@@ -138,6 +138,16 @@ class History:
     parameters: int
     converged: bool = True
 
+    def add(self, loss: float, gradient: float, score: float) -> bool:
+        "Append an epoch; whether its dev score is the best so far, which makes it the chosen one."
+        is_best = not self.score or score > self.score[self.chosen]
+        self.loss.append(loss)
+        self.gradient.append(gradient)
+        self.score.append(score)
+        if is_best:
+            self.chosen = len(self.score) - 1
+        return is_best
+
     @property
     def last(self) -> int | None:
         "The last epoch, from 0; None if nothing was trained by epochs."
@@ -154,7 +164,7 @@ class History:
             return None
         return float(np.polyfit(np.arange(len(end)), end, 1)[0])
 
-
+# %% ../../nbs/methods/13_training.ipynb #9dd324ad
 def fit(
     network: nn.Module,
     loss: Callable[[torch.Tensor], torch.Tensor],
@@ -175,13 +185,9 @@ def fit(
     best: dict[str, torch.Tensor] = {}
     for epoch in range(config.epochs):
         mean_loss, length = train_epoch(network, loss, optimiser, n_clips, config)
-        history.loss.append(mean_loss)
-        history.gradient.append(length)
         schedule.step()
         network.eval()
-        history.score.append(score())
-        if epoch == 0 or history.score[epoch] > history.score[history.chosen]:
-            history.chosen = epoch
+        if history.add(mean_loss, length, score()):
             best = {name: value.clone() for name, value in network.state_dict().items()}
         if epoch - history.chosen >= config.patience:
             history.converged = True

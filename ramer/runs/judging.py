@@ -87,7 +87,7 @@ def ends(histories: dict[str, History]) -> dict[str, Any]:
         "converged": all(history.converged for history in by_epochs),
     }
 
-
+# %% ../../nbs/runs/34_judging.ipynb #44aa0151
 def result_line(
     config: Config,
     condition: str,

@@ -56,7 +56,7 @@ def lacking(modalities: Sequence[str]) -> dict[str, list[str]]:
         absent[name] = [modality for modality in modalities if modality not in kept]
     return absent
 
-
+# %% ../../nbs/runs/36_results.ipynb #8fed99a9
 def known_of(dataset: Dataset, clips: Clips) -> Line:
     """What is known of clips beside features, as far as the data set knows any.
 
@@ -78,7 +78,7 @@ def known_of(dataset: Dataset, clips: Clips) -> Line:
         }
     return known | ({"raters": raters} if raters else {})
 
-
+# %% ../../nbs/runs/36_results.ipynb #691804cf
 def numbers_of(names: np.ndarray) -> np.ndarray:
     "Names as numbers in the order in which they come: (N,) str."
     return pd.factorize(names)[0].astype(str)

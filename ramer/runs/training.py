@@ -86,7 +86,7 @@ def dev_score(method: Method, dev: Clips) -> float:
     "The UA of `dev_confusion`."
     return float(ua(dev_confusion(method, dev)))
 
-
+# %% ../../nbs/runs/32_training.ipynb #6b5ef411
 def chance_limit(confusion: np.ndarray) -> float:
     """The UA that guessing exceeds once in twenty times, for as many answers of each class.
 

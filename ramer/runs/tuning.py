@@ -80,7 +80,7 @@ TRIED = (
 )
 TRIED_FIELDS = {field for trials in TRIED for change in trials.changes for field in change}
 
-
+# %% ../../nbs/runs/33_tuning.ipynb #d3a907fb
 def trials_of(method: str) -> list[Change]:
     """The changes of its config that a method may try: five, or none.
 

@@ -142,7 +142,7 @@ def fit_with_part_stored(
     method.stored = stored_part(train, stored, emotion)
     return method.fit(train, dev)
 
-
+# %% ../../nbs/studies/53_paper.ipynb #920e1edf
 def recall_of(judged: Prediction, emotion: int) -> float:
     "The share of an emotion's judged clips that are recognised; NaN if there are none."
     of_emotion = judged.labels == emotion
