@@ -38,7 +38,11 @@ def label_agreement(store: RetrievalStore, hits: Hits, labels: np.ndarray) -> fl
 
 
 def dev_agreement(method: Ramer, dev: Clips, condition: Condition) -> float:
-    "`label_agreement` of what labelled dev clips find under a condition at test time."
+    """`label_agreement` of what labelled dev clips find under a condition at test time.
+
+    method: a fitted one that retrieves. dev: Clips as they came. condition: such as "a".
+    Clips that lack a part of the condition are left out.
+    """
     clips = dev.labelled()
     clips = clips[condition.rows(clips.present)]
     return label_agreement(method.store, method.explain(clips, condition.name), clips.labels)
@@ -120,7 +124,10 @@ class CrossfittedRamer(Ramer):
         return super().fit(train, dev)
 
     def fold_hidden(self, k: int, clips: Clips) -> Tensor:
-        "h of scaled clips by the model of fold k: (N, M, hidden)."
+        """h of scaled clips by the model of fold k, which did not learn from that fold's clips.
+
+        clips: scaled. Returns (N, M, hidden) float32.
+        """
         first = self.fold_stage1s[k]
         return hidden_features(first.network, first.scaler(clips))
 
@@ -193,7 +200,10 @@ class FoldSearchingRamer(CrossfittedRamer):
     "A CrossfittedRamer whose fold models search for the train clips that are new to them."
 
     def fold_search(self, k: int, train: Clips, block: int = 4096) -> FoldSearch:
-        "The search of fold k's model for stored clips outside the fold. train: as they came."
+        """The search of fold k's model for stored clips outside the fold.
+
+        train: Clips as they came, labelled or not. block: clips that are encoded at a time.
+        """
         labelled = train.labelled()
         lies_in = fold_of_groups(self.store.groups, labelled, self.fold)
         rows = np.flatnonzero(lies_in != k)
@@ -240,7 +250,10 @@ class CrossfitRamer(FoldSearchingRamer):
         return fills
 
     def remember(self, train: Clips, block: int = 4096) -> None:
-        "Stage 2, and the fills of the labelled train clips for stage 3."
+        """Stage 2, and the fills of the labelled train clips for stage 3.
+
+        train: Clips as they came, labelled or not. block: clips that are encoded at a time.
+        """
         super().remember(train, block)
         self.train_fills = self.fills_in_training(train)
 
@@ -292,7 +305,10 @@ class AlignedRamer(CrossfittedRamer):
     train_h: Tensor
 
     def out_of_fold(self, clips: Clips) -> np.ndarray:
-        "h of the scaled, labelled train clips, each by its fold's model: (N, M, hidden)."
+        """h of labelled train clips, each by the model that did not learn from its fold.
+
+        clips: scaled. Returns (N, M, hidden) float32, rotated into the deployed space.
+        """
         deployed = hidden_features(self.stage1.network, clips).numpy()
         out = np.zeros_like(deployed)
         for k in range(len(self.fold_stage1s)):
@@ -328,7 +344,11 @@ class AlignedRamer(CrossfittedRamer):
 
 # %% ../../nbs/methods/22_crossfit.ipynb #289d583e
 def hits_of_training(method: Ramer, train: Clips, code: int) -> Hits:
-    "What the labelled train clips found in a fitted method's stage 3 under a condition."
+    """What the labelled train clips found in a fitted method's stage 3 under a condition.
+
+    train: the clips that it was fitted on, as they came. code: the condition's.
+    Returns Hits whose rows are those of the method's store.
+    """
     if isinstance(method, CrossfittedRamer):
         return method.hits_in_training(train, code)
     labelled = train.labelled()
@@ -337,7 +357,10 @@ def hits_of_training(method: Ramer, train: Clips, code: int) -> Hits:
 
 
 def training_agreement(method: Ramer, train: Clips, condition: Condition) -> float:
-    "`label_agreement` of what labelled train clips found in stage 3 under a condition."
+    """`label_agreement` of what labelled train clips found in stage 3 under a condition.
+
+    method: a fitted one that retrieves. train: the clips that it was fitted on.
+    """
     hits = hits_of_training(method, train, condition.code)
     labelled = train.labelled()
     at = condition.rows(labelled.present)

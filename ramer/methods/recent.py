@@ -80,7 +80,11 @@ class Bank(nn.Module):
         self.entries = nn.Parameter(torch.randn(2**n - 1, n, PIECES, WIDTH))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        "The tokens (B, M, 4, 128), with the combination's entries where the mask (B, M) is False."
+        """The tokens, with entries of the bank in place of missing ones.
+
+        tokens: (B, M, 4, 128). mask: (B, M) bool; its row names the combination that is asked.
+        Returns (B, M, 4, 128).
+        """
         return torch.where(mask[..., None, None], tokens, self.entries[combination(mask)])
 
 # %% ../../nbs/methods/25_recent.ipynb #91a40be5
@@ -378,7 +382,11 @@ class TokenReader(VectorNetwork):
         return side_by_side(self.encoders, x)
 
     def summary(self, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
-        "What CLS has read from tokens (B, M, 128), but from those hidden (B, M) bool: (B, 128)."
+        """What CLS has read from the tokens that are not hidden.
+
+        tokens: (B, M, 128). hidden: (B, M) bool, True for a token that is not read.
+        Returns (B, 128).
+        """
         everything = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], 1) + self.position
         if hidden is not None:
             hidden = F.pad(hidden, (1, 0))  # CLS is never hidden
@@ -494,7 +502,11 @@ def principal_factors(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def recovered(x: Tensor, known: Tensor, loadings: Tensor, noise: Tensor) -> Tensor:
-    """The expected vectors (N, D), given the known columns (N, D) bool of x (N, D)."""
+    """The expected vectors, given what is known of each.
+
+    x: (N, D) float, all vectors side by side. known: (N, D) bool, which columns are known.
+    loadings: (D, K), noise: (D,), of the factor model. Returns (N, D); known columns stay.
+    """
     gram = torch.einsum("nd,dk,dl->nkl", known.float(), loadings, loadings)
     precision = gram / noise + torch.eye(loadings.shape[1])
     evidence = (x * known) @ loadings / noise
@@ -502,7 +514,11 @@ def recovered(x: Tensor, known: Tensor, loadings: Tensor, noise: Tensor) -> Tens
 
 
 def shared_factors(x: Tensor, known: Tensor, k: int, rounds: int = 5) -> tuple[Tensor, Tensor]:
-    "`principal_factors` of vectors of which only the known columns count, found in rounds."
+    """`principal_factors` of vectors of which only the known columns count.
+
+    x: (N, D) float. known: (N, D) bool. k: factors. Unknown columns begin at their means, and each
+    of the rounds replaces them with what the factors expect.
+    """
     filled = x * known
     loadings, noise = principal_factors(filled, k)
     if known.all():
@@ -531,12 +547,20 @@ def class_shapes(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor
 
 
 def quality(features: Tensor, centres: Tensor) -> Tensor:
-    "Probability of the likeliest class (B,), by cosines of features (B, P) to centres (C, P)."
+    """How sure a classification by centres is.
+
+    features: (B, P). centres: (C, P), of the classes.
+    Returns the probability of the likeliest class by cosines: (B,).
+    """
     return torch.softmax(features @ centres.T / TEMPERATURE, 1).amax(1)
 
 
 def typicality(features: Tensor, centres: Tensor, spreads: Tensor) -> Tensor:
-    "How typical features (B, P) are of a class with these centres (B, P) and spreads (B,): (B,)."
+    """How typical features are of their class.
+
+    features, centres: (B, P), the centre being that of each clip's class. spreads: (B,).
+    Returns (B,), 1 at the centre.
+    """
     distance = 1 - (features * centres).sum(1)
     return torch.erfc(distance / (spreads * 2**0.5))
 
@@ -613,7 +637,11 @@ class DynamicTransformer(TokenReader):
 
 # %% ../../nbs/methods/25_recent.ipynb #55a8122a
 def columns_of(x: Vectors, mask: Tensor) -> tuple[Tensor, Tensor]:
-    "All vectors side by side (B, D), and which columns the mask (B, M) makes available (B, D)."
+    """All vectors side by side, and which of their columns are available.
+
+    x: {modality: (B, D_m)}. mask: (B, M) bool, True where available.
+    Returns (B, D) float and (B, D) bool.
+    """
     widths = torch.tensor([v.shape[1] for v in x.values()])
     return torch.cat(list(x.values()), 1), mask.repeat_interleave(widths, 1)
 
@@ -652,7 +680,10 @@ class DyMoNetwork(DynamicTransformer):
 
     @torch.no_grad()
     def describe(self, x: Vectors, present: Tensor, labels: Tensor) -> None:
-        "Keep the classes' centres and spreads for every combination; after this, choose."
+        """Keep the classes' centres and spreads for every combination; after this, choose.
+
+        x: {modality: (N, D)}, the train clips' vectors. present: (N, M) bool. labels: (N,) int.
+        """
         self.eval()
         described = []
         for i, mask in enumerate(combinations(present.shape[1])):

@@ -124,7 +124,11 @@ def facts_of(results: Results, method: str) -> TableRow:
 
 
 def count_runs(lines: Iterable[Line], field: str, value: bool) -> float:
-    "How many runs, of one fold and seed, have this value; NaN where the lines do not say."
+    """How many runs have this value in their lines.
+
+    A run is one fold and seed; its lines, one for each condition, agree. field: of the lines.
+    Returns NaN where no line has the field, as in results of earlier versions.
+    """
     said = {(line["fold"], line["seed"]): line.get(field, np.nan) for line in lines}
     known = [found for found in said.values() if found in (True, False, None)]
     return float(known.count(value)) if known else np.nan

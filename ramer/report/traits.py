@@ -44,7 +44,11 @@ def clip_answers(results: Results, method: str, condition: str) -> pd.DataFrame:
 def joined(
     found: Mapping[tuple[int, int], dict], seed: int, folds: Sequence[int], field: str
 ) -> np.ndarray:
-    "The decoded strings of a seed's lines, one fold after the other: (N,) int."
+    """The decoded strings of a seed's lines, one fold after the other.
+
+    found: {(seed, fold): line}. field: "predicted" or "confidence".
+    Returns (N,) int, -1 for a clip that was not judged.
+    """
     return np.concatenate([decode(found[seed, fold][field]) for fold in folds])
 
 # %% ../../nbs/report/45_traits.ipynb #5337ac3e
@@ -60,12 +64,20 @@ GAPS = (Gap("sex", "female", "male"), Gap("intensity", "strong", "normal"))
 
 
 def speaker_means(answers: pd.DataFrame, trait: str, column: str) -> pd.DataFrame:
-    "The mean of a column for each speaker (rows) and value of a trait; NaN where there is no clip."
+    """The mean of a column for each speaker and value of a trait.
+
+    answers: as `clip_answers` gives them.
+    Returns a row for each speaker and a column for each value; NaN where there is no clip.
+    """
     return answers.pivot_table(column, "group", trait, aggfunc="mean")
 
 
 def gap_estimate(answers: pd.DataFrame, gap: Gap, column: str = "right") -> Estimate:
-    """The Estimate of a gap in points: within speakers where all have both values, else between."""
+    """The Estimate of a gap in points.
+
+    answers: as `clip_answers` gives them. column: the one of which speakers' means are taken.
+    Within speakers where all have both values of the trait, else between them.
+    """
     means = 100 * speaker_means(answers, gap.trait, column).reindex(columns=gap[1:])
     first, second = means[gap.first], means[gap.second]
     if means.notna().all(axis=None) and len(means):
@@ -91,7 +103,11 @@ def between_speakers(first: np.ndarray, second: np.ndarray) -> Estimate:
 
 # %% ../../nbs/report/45_traits.ipynb #da19f9a5
 def rater_column(results: Results, method: str, condition: str, name: str) -> np.ndarray | None:
-    "What raters did with each clip of a method's folds: (N,), None where there were none."
+    """What raters did with each clip of a method's folds, in their order.
+
+    name: "right", "given" or "entropy", see 36_results.
+    Returns (N,), or None where a condition had no raters.
+    """
     lines = [results.clips[fold] for fold in results.folds(method)]
     if any(condition not in line.get("raters", {}) for line in lines):
         return None
@@ -99,7 +115,10 @@ def rater_column(results: Results, method: str, condition: str, name: str) -> np
 
 
 def doubt_correlation(answers: pd.DataFrame) -> Estimate:
-    "The mean over speakers of the rank correlation of entropy and doubt, as an Estimate."
+    """The mean over speakers of the rank correlation of entropy and doubt, as an Estimate.
+
+    answers: with a column `entropy`. Speakers whose clips are all alike in either are left out.
+    """
     each = [
         stats.spearmanr(rows.entropy, -rows.confidence).statistic
         for _, rows in answers.groupby("group")
@@ -135,7 +154,11 @@ FREQUENCIES: dict[str, Metric] = {
 
 
 def shift_rows(results: Results, method: str, reference: str = "zero") -> list[TableRow]:
-    "A method against a reference over the incomplete conditions, at each of `FREQUENCIES`."
+    """A method against a reference over the incomplete conditions, at each of `FREQUENCIES`.
+
+    Folds and seeds are those that both have. Raises KeyError for a method without lines under all
+    conditions.
+    """
     folds = sorted(set(results.folds(method)) & set(results.folds(reference)))
     seeds = results.seeds(method, reference)
     rows = []
@@ -154,14 +177,20 @@ SHOWN = ("prior", "zero", "ramer", "ramer-gated", "logistic")
 
 
 def estimate_row(names: TableRow, estimate: Estimate) -> TableRow:
-    "A row of the table of traits."
+    """A row of the table of traits.
+
+    names: its first columns. estimate: what was measured, of as many units as speakers count.
+    """
     low, high = estimate.interval()
     measured: TableRow = {"difference": estimate.point, "low": low, "high": high, "p": estimate.p}
     return names | measured | {"units": estimate.units}
 
 
 def condition_rows(results: Results, method: str, condition: str) -> list[TableRow]:
-    "The rows of the table of traits of one method under one condition."
+    """The rows of the table of traits of one method under one condition.
+
+    There is a row for each of `GAPS` whose trait is known, and two where the condition had raters.
+    """
     answers = clip_answers(results, method, condition)
     names: TableRow = {"dataset": results.dataset, "method": method, "condition": condition}
     rows = []
@@ -178,7 +207,7 @@ def condition_rows(results: Results, method: str, condition: str) -> list[TableR
         rows.append(estimate_row(names | quarters, quarter_gap(rated)))
     return rows
 
-
+# %% ../../nbs/report/45_traits.ipynb #a8d09ff1
 def traits_table(
     all_results: Mapping[str, Results], methods: Sequence[str] = SHOWN
 ) -> pd.DataFrame:
@@ -198,7 +227,10 @@ def traits_table(
 
 
 def shift_table(all_results: Mapping[str, Results], methods: Sequence[str] = SHOWN) -> pd.DataFrame:
-    "Methods against zero-fill at each of `FREQUENCIES`, mean over the incomplete conditions."
+    """Methods against zero-fill at each of `FREQUENCIES`, mean over the incomplete conditions.
+
+    Columns: dataset, method, frequencies, mean, difference, low, high (shares), p.
+    """
     rows = []
     for results in all_results.values():
         compared = [m for m in methods if m in results.lines and m not in ("zero", "prior")]
@@ -214,7 +246,10 @@ def figure_name(what: str) -> str:
 
 
 def draw_traits(table: pd.DataFrame, what: str) -> Figure:
-    "One measure of the table of traits: a panel for each data set, methods by condition."
+    """One measure of the table of traits: a panel for each data set, methods by condition.
+
+    table: of `traits_table`. what: one of its measures. Bars are 95 % intervals.
+    """
     chosen = table[table.what == what]
     datasets = list(dict.fromkeys(chosen.dataset))
     size = (1.5 + 3.2 * len(datasets), 3.2)

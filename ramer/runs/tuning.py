@@ -243,8 +243,9 @@ STARTS_FROM = {"ramer-gated": "zero"}  # whose choice a method takes that was no
 
 
 def choice_for(method: str, fold: int, chosen: dict[tuple[str, int], Change]) -> Change:
-    """What trials chose for a method on a fold. chosen: as `read_tuning` gives it.
+    """What trials chose for a method on a fold.
 
+    chosen: as `read_tuning` gives it; a method without a choice there keeps its defaults.
     A pair takes what was chosen for its network, and the penalty of its other part.
     """
     first, *others = tuned_like(method)

@@ -85,14 +85,20 @@ TABLES = 1000  # that chance draws from the units
 
 
 def halves_of(units: int, cuts: int, seed: int = 0) -> np.ndarray:
-    "Random halves: (cuts, units) float32, 1 for the first half of each cut."
+    """Random halves of some units, as many as there are cuts.
+
+    Returns (cuts, units) float32, 1 for the units of the first half, 0 for the others.
+    """
     generator = np.random.default_rng(seed)
     ranks = generator.permuted(np.tile(np.arange(units), (cuts, 1)), axis=1)
     return (ranks < units // 2).astype(np.float32)
 
 
 def drawn_orders(methods: int, rows: int, seed: int = 0) -> np.ndarray:
-    "Methods in random order: (rows, methods) int; the first n of a row are n random ones."
+    """Methods in random order, a new one in each row.
+
+    Returns (rows, methods) int; the first n of a row are n random methods.
+    """
     generator = np.random.default_rng(seed)
     return generator.permuted(np.tile(np.arange(methods), (rows, 1)), axis=1)
 
@@ -130,7 +136,10 @@ def halved_luck(
 
 # %% ../../nbs/studies/47_choice.ipynb #738ffe9f
 def drawn_tables(units: int, tables: int = TABLES, seed: int = 0) -> np.ndarray:
-    "How often each unit is drawn for each table, with replacement: (tables, units) float32."
+    """How often each unit is drawn for each table.
+
+    As many units are drawn as there are, with replacement. Returns (tables, units) float32.
+    """
     generator = np.random.default_rng(seed)
     return generator.multinomial(units, np.full(units, 1 / units), tables).astype(np.float32)
 
@@ -151,7 +160,10 @@ ON_DEV = "the method that dev chose"
 
 
 def dev_choice(results: Results, methods: Sequence[str]) -> dict[int, str]:
-    "{fold: the method with the best score on dev}, mean over the seeds that all methods have."
+    """The method with the best score on dev in each fold.
+
+    The score is the mean over the seeds that all methods have. Returns {fold: method}.
+    """
     seeds = results.seeds(*methods)
     rows = [line for name in methods for line in results.lines[name] if line["seed"] in seeds]
     scores = pd.DataFrame(rows, columns=["fold", "method", "dev"])
@@ -191,7 +203,10 @@ def halved_rows(
 
 
 def noise_rows(counts: Counts, weights: np.ndarray, sizes: Sequence[int]) -> list[TableRow]:
-    "A row for each n: the mean lead on noise, and what 95 % of the tables lie between."
+    """A row for each n: the mean lead on noise, and what 95 % of the tables lie between.
+
+    weights: (W, G), how often each unit is drawn for a table; see `drawn_tables`.
+    """
     rows = []
     for n in sizes:
         lead = noise_lead(counts, weights, n)
@@ -202,7 +217,10 @@ def noise_rows(counts: Counts, weights: np.ndarray, sizes: Sequence[int]) -> lis
 
 
 def dev_row(results: Results, methods: Sequence[str], means: np.ndarray) -> TableRow:
-    "The row of the maximum on test over what dev chose. means: (M,) accuracies on test."
+    """The row of the maximum on test over what dev chose.
+
+    means: (M,) accuracies on test, in the order of the methods.
+    """
     best = methods[int(means.argmax())]
     held = with_dev_choice(results, methods)
     found = {row["condition"]: row for row in difference_rows(held, best, ON_DEV, "WA")}
