@@ -1,6 +1,7 @@
 """A method that reads ids, groups, order, frames, closures or the batch gains nothing."""
 
 import sys
+from collections import deque
 from dataclasses import replace
 from functools import lru_cache
 from types import FrameType, FunctionType, ModuleType
@@ -200,9 +201,9 @@ def is_secret(thing, digest):
 
 def search(start, digest, most=400_000):
     "Every array like the labels that a walk from `start` reaches, and how many things it saw."
-    waiting, seen, kept, found = [start], set(), [], []
+    waiting, seen, kept, found = deque([start]), set(), [], []  # what is near comes first
     while waiting and len(seen) < most:
-        thing = waiting.pop()
+        thing = waiting.popleft()
         if thing is None or id(thing) in seen or isinstance(thing, (str, bytes, int, float)):
             continue
         seen.add(id(thing))

@@ -77,7 +77,7 @@ LEARNING = (
     "lda",
     "rbf",
 )
-COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage", "gated-cif-mmin")
+COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
 
 
 def fit(name, train, dev, **changes):

@@ -232,7 +232,6 @@ class PairParts(Method):
     def __init__(self, config: Config, stage1: Stage1 | None = None) -> None:
         super().__init__(config)
         self.opponent = opponent_of(config, stage1)
-        self.complete_only = self.opponent.complete_only
         self.uses_missing_targets = self.opponent.uses_missing_targets
         self.selection = self.opponent.selection
         self.linear_history: History | None = None

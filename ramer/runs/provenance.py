@@ -24,7 +24,8 @@ DECIDING = (
     *(f"evaluation.{name}" for name in ("audit", "protocol", "metrics")),
     *(f"retrieval.{name}" for name in ("store", "fusion", "filters")),
     *(f"methods.{name}" for name in ("config", "encoders", "training", "pretraining", "base")),
-    *(f"methods.{name}" for name in ("fills", "rag", "released", "imagination", "modern")),
+    *(f"methods.{name}" for name in ("fills", "rag", "released", "crossfit")),
+    *(f"methods.{name}" for name in ("imagination", "modern", "recent")),
     *(f"methods.{name}" for name in ("classical", "gated", "controls", "registry")),
 )
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)

@@ -99,9 +99,10 @@ def tuned_like(method: str) -> tuple[str, ...]:
     """The methods whose trials decide.
 
     Zero-fill decides for mean-fill; RAMER for its variants and controls; for a pair, both of its
-    methods; any other method for itself.
+    methods; any other method for itself. Raises ValueError for an unknown name.
     """
-    if issubclass(METHODS[method][0], PairParts):
+    kind, _ = METHODS[choose("method", method, METHODS)]
+    if issubclass(kind, PairParts):
         combined = "logistic" if method.startswith("average-") else "ramer-gated"
         return (method.partition("-")[2], combined)
     if method == "mean":
