@@ -20,7 +20,8 @@ from ..evaluation.metrics import confusion_matrix, ua
 from ..evaluation.protocol import Protocol, apart
 from ..io import new_folder, write_text
 from ..methods.base import Method
-from ..methods.config import Config
+from ..methods.config import Config, GatedSettings
+from ..methods.controls import PairParts
 from ..methods.fills import FillMethod
 from ..methods.pretraining import pretrain
 from ..methods.registry import make_method
@@ -50,13 +51,14 @@ def fit_shared(
     unseen: codes of conditions that a FillMethod shall not learn under.
     """
     method = make_method(config)
-    if isinstance(method, FillMethod):
-        method.unseen = unseen
+    filling = method.opponent if isinstance(method, PairParts) else method
+    if isinstance(filling, FillMethod):
+        filling.unseen = unseen
         decided = [getattr(config, name) for name in STAGE1_FIELDS]
         key = (config.dataset, config.fold, *decided)
         if key not in stage1s:
             stage1s[key] = pretrain(train, dev, config)
-        method.stage1 = stage1s[key]
+        filling.stage1 = stage1s[key]
     return apart(method.fit, train, dev)
 
 # %% ../../nbs/runs/32_training.ipynb #63b5d539
