@@ -33,7 +33,7 @@ NOT_IN_STAGE1 = (
     *("dataset", "method", "fold", "allow_leak", "recipe"),
     *("k", "database", "policy", "exclude", "query"),
     *("initial", "encoders", "stage3_layers", "stage3_feedforward", "stage3_dropout"),
-    *("penalty", "boosting_rate", "crossfit_folds"),
+    *("penalty", "boosting_rate", "crossfit_folds", *(f.name for f in fields(GatedSettings))),
 )
 STAGE1_FIELDS = [f.name for f in fields(Config) if f.name not in NOT_IN_STAGE1]
 
