@@ -97,7 +97,7 @@ LABELS = {
     "bayes": "best possible",
 }
 
-
+# %% ../../nbs/report/42_figures.ipynb #f65b6a61
 def method_label(method: str) -> str:
     "A method's name for a figure; its own where it has no other."
     return LABELS.get(method, method)
