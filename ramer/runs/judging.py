@@ -129,6 +129,7 @@ def result_line(
         "leaky": " ".join(leaks) or False,
         "n_models": method.n_models,
         "uses_missing_targets": method.uses_missing_targets,
+        "transductive": method.transductive,
         "mask_protocol": "as recorded" if condition == AS_IT_IS else "constant per condition",
         "parameters": training["parameters"],
         **ends(histories),
