@@ -41,7 +41,8 @@ from ramer.report.rules import (
     rules_hash,
 )
 from .scores import MISSING, Scored, jackknife, scores, units_of, units_text
-from .tables import FIVE, markdown, set_names, short
+from .tables import markdown, set_names, short
+from ..runs.grids import FIVE
 from ..runs.judging import decode
 from ..runs.results import Line, Results
 from ..studies.engine import read_study

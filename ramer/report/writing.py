@@ -43,18 +43,21 @@ def write_views(folder: Path, table: pd.DataFrame, differences: pd.DataFrame) ->
 
 
 def write_figures(
-    folder: Path, results: Mapping[str, Results], table: pd.DataFrame, differences: pd.DataFrame
+    folder: Path, results: Mapping[str, Results], frames: Mapping[str, pd.DataFrame]
 ) -> None:
-    "Write each data set's dots, heat map and confidence as PNG, and the gains of all data sets."
+    """Write PNGs: each data set's dots, heat map and confidence, and what all data sets share.
+
+    frames: the tables of conditions, differences and traits.
+    """
     folder.mkdir(exist_ok=True)
-    for dataset, rows in table.groupby("dataset"):
+    for dataset, rows in frames["conditions"].groupby("dataset"):
         write_figure(folder / dataset, draw_conditions(rows))
         write_figure(folder / f"{dataset}-heat", draw_heat(rows))
         write_figure(folder / f"{dataset}-confidence", draw_confidence(results[dataset]))
-    for what, rows in traits_table(results).groupby("what", sort=False):
+    for what, rows in frames["traits"].groupby("what", sort=False):
         write_figure(folder / figure_name(str(what)), draw_traits(rows, str(what)))
     notes = {dataset: known.facts["note"] for dataset, known in results.items()}
-    write_figure(folder / "differences", draw_forest(differences, notes))
+    write_figure(folder / "differences", draw_forest(frames["differences"], notes))
 
 
 def write_report(results: Mapping[str, Results], folder: Path | str) -> dict[str, pd.DataFrame]:
@@ -76,5 +79,5 @@ def write_report(results: Mapping[str, Results], folder: Path | str) -> dict[str
     }
     write_frames(folder / "tables", frames | confidence_tables(results))
     write_views(folder / "tables", table, differences)
-    write_figures(folder / "figures", results, table, differences)
+    write_figures(folder / "figures", results, frames)
     return {name: read_table(folder, name) for name in ("conditions", "differences", "variants")}
