@@ -210,11 +210,12 @@ OPPONENTS: dict[str, type[Method]] = {
 def opponent_of(config: Config, stage1: Stage1 | None = None) -> Method:
     """The unfitted network of a pair, which config.method names after its first hyphen.
 
+    Its config is what it has alone: the pair's penalty is the regressions'.
     Raises ValueError for a name that is not in `OPPONENTS`.
     """
     name = config.method.partition("-")[2]
     kind = OPPONENTS[choose("opponent", name, OPPONENTS)]
-    alone = replace(config, method=name)
+    alone = replace(config, method=name, penalty=Config.penalty)
     return kind(alone, stage1) if issubclass(kind, FillMethod) else kind(alone)
 
 # %% ../../nbs/methods/28_controls.ipynb #a94a9f59
@@ -234,6 +235,7 @@ class PairParts(Method):
         self.opponent = opponent_of(config, stage1)
         self.uses_missing_targets = self.opponent.uses_missing_targets
         self.selection = self.opponent.selection
+        self.is_given = False
         self.linear_history: History | None = None
 
     @property
@@ -241,9 +243,22 @@ class PairParts(Method):
         "The codes of all conditions: (2 ** M - 1,) int."
         return np.arange(1, 2 ** len(self.shape["dims"]))
 
+    def use(self, opponent: Method) -> None:
+        """Take a network that the same clips have fitted: `fit` then fits the regressions only.
+
+        Raises ValueError if its config is not that of the pair's own network.
+        """
+        if opponent.config != self.opponent.config:
+            raise ValueError(
+                f"{self.config.method} was given {opponent.config}, expected {self.opponent.config}"
+            )
+        self.opponent = opponent
+        self.is_given = True
+
     def fit(self, train: Clips, dev: Clips) -> Self:
-        "Fit the network, then the regressions. Returns self."
-        self.opponent.fit(train, dev)
+        "Fit the network unless it was given, then the regressions. Returns self."
+        if not self.is_given:
+            self.opponent.fit(train, dev)
         labelled = train.labelled()
         start = time.perf_counter()
         self.shape = network_shape(train)

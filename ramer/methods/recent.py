@@ -352,19 +352,19 @@ class SimMLM(VectorTraining):
     teacher = OwnExperts
 
 # %% ../../nbs/methods/25_recent.ipynb #dc87d636
-def pre_norm(layers: int, dropout: float) -> nn.TransformerEncoder:
-    """A Transformer over tokens of width 128 with pre-norm, GELU and four heads.
+def pre_norm(dropout: float) -> nn.TransformerEncoder:
+    """A Transformer of one layer over tokens of width 128, with pre-norm, GELU and four heads.
 
     Source: siyi-wind/DyMo: models/utils/transformer.py, Block.
     """
     layer = nn.TransformerEncoderLayer(
-        WIDTH, 4, 4 * WIDTH, dropout, activation="gelu", batch_first=True, norm_first=True
+        WIDTH, 4, 2 * WIDTH, dropout, activation="gelu", batch_first=True, norm_first=True
     )
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
 
 
 class TokenReader(VectorNetwork):
-    "A normed token for each modality, and what reads them: CLS, positions and two layers."
+    "A normed token for each modality, and what reads them: CLS, positions and one layer."
 
     def __init__(self, shape: Shape, dropout: float) -> None:
         super().__init__()
@@ -374,7 +374,7 @@ class TokenReader(VectorNetwork):
         self.cls = small_parameter(1)
         self.kind = small_parameter(len(dims))
         self.position = small_parameter(1 + len(dims))
-        self.transformer = pre_norm(2, dropout)
+        self.transformer = pre_norm(dropout)
         self.classifier = nn.Linear(WIDTH, len(shape["classes"]))
 
     def encode(self, x: Vectors) -> Tensor:
@@ -442,7 +442,7 @@ class OnlineMAENetwork(TokenReader):
         self.memory = small_parameter(self.memories)
         self.masked = small_parameter(1)
         self.place = small_parameter(self.memories + len(shape["dims"]))
-        self.encoder, self.decoder = pre_norm(2, dropout), pre_norm(2, dropout)
+        self.encoder, self.decoder = pre_norm(dropout), pre_norm(dropout)
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.predict = nn.Linear(WIDTH, WIDTH)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..data.datasets import load_dataset
 from ..evaluation.protocol import judged_conditions
 from .grids import Part
-from .tuning import TUNED_AS
+from .tuning import TUNED_AS, tuning_fold
 
 # %% ../../nbs/runs/38_jobs.ipynb #9cb9c92f
 @dataclass(frozen=True)
@@ -65,14 +65,15 @@ def condition_jobs(parts: Sequence[Part], runs: Path, changes: Mapping, tuning: 
 
 # %% ../../nbs/runs/38_jobs.ipynb #9da3f9d0
 def tuned_folds(dataset: str, parts: Sequence[Part]) -> list[int]:
-    "The folds that tune for themselves; one for a world, whose draws are tuned together."
-    if load_dataset(dataset).independent_folds:
+    "A fold of each group that tunes for itself; one for a world, whose draws are tuned together."
+    known = load_dataset(dataset)
+    if known.independent_folds:
         return [0]
-    return sorted({fold for part in parts for fold in part.folds})
+    return sorted({tuning_fold(known, fold) for part in parts for fold in part.folds})
 
 
 def tune_jobs(parts: Sequence[Part], runs: Path, changes: Mapping) -> list[Job]:
-    "A tune job for each data set, and each of its folds where these tune for themselves."
+    "A tune job for each data set, and for each group of folds that tunes for itself."
     together: dict[str, list[Part]] = {}
     for part in parts:
         together.setdefault(TUNED_AS.get(part.dataset, part.dataset), []).append(part)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'STARTS_FROM', 'Trials',
-           'each', 'trials_of', 'tuned_like', 'tuning_fold', 'TuningClips', 'trial_path', 'tune_run', 'tune_runs',
-           'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
+           'each', 'trials_of', 'tuned_like', 'folds_together', 'tuning_fold', 'TuningClips', 'trial_path', 'tune_run',
+           'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
 
 # %% ../../nbs/runs/33_tuning.ipynb #70b564ae
 import json
+import numpy as np
 import pandas as pd
 from collections.abc import Iterable, Sequence
 from itertools import chain, product
@@ -117,13 +118,25 @@ TUNING_SEED = 100
 TUNED_AS = dict.fromkeys(("ravdess", "ravdess-frames"), "ravdess-goemotions")
 
 
+def folds_together(dataset: Dataset, fold: int) -> range:
+    """The folds that take one choice with this one.
+
+    Of a world, the draw after those tested, where the choice is made.
+    """
+    if dataset.independent_folds:
+        return range(dataset.folds, dataset.folds + 1)
+    many = 2 if dataset.folds >= 5 else 1
+    first = fold - fold % many
+    return range(first, min(first + many, dataset.folds))
+
+
 def tuning_fold(dataset: Dataset, fold: int) -> int:
-    "Where a fold's choice is made: the fold itself, or a world's draw after those tested."
-    return dataset.folds if dataset.independent_folds else fold
+    "The fold that names a fold's choice: the first of `folds_together`."
+    return folds_together(dataset, fold)[0]
 
 
 class TuningClips(NamedTuple):
-    "The clips that the trials of one fold have, and the stage 1s that they share."
+    "The clips that the trials of some folds have, and the stage 1s that they share."
 
     train: Clips
     dev: Clips
@@ -132,8 +145,12 @@ class TuningClips(NamedTuple):
 
     @classmethod
     def of(cls, dataset: Dataset, fold: int) -> "TuningClips":
-        "The fold's learnable clips, cut with the seed of tuning."
-        learnable, _ = dataset.parts(fold)
+        "What a fold and those together with it may learn from, cut with the seed of tuning."
+        first, *others = folds_together(dataset, fold)
+        learnable, _ = dataset.parts(first)
+        for other in others:
+            also, _ = dataset.parts(other)
+            learnable = learnable[np.isin(learnable.ids, also.ids)]
         train, dev = train_and_dev(dataset, learnable, TUNING_SEED)
         return cls(train, dev, learnable.hash(), {})
 
@@ -234,7 +251,7 @@ def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int]
     known = load_dataset(dataset)
     chosen: dict[tuple[str, int], dict[str, Any]] = {}
     for method, fold in product(dict.fromkeys(rows.method), range(known.folds)):
-        at = tuning_fold(known, fold)
+        at = fold if (method, fold) in picked else tuning_fold(known, fold)
         if (method, at) in picked:
             chosen[method, fold] = picked[method, at]
     return chosen
