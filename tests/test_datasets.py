@@ -12,6 +12,8 @@ from ramer.data.clips import Clips
 from ramer.data.datasets import REAL, load_dataset
 from ramer.data.folds import Dataset, human_reference, vote_entropy
 from ramer.evaluation.protocol import AS_IT_IS, Protocol
+from ramer.report.tables import people_rows
+from ramer.runs.results import Results, clips_line
 
 # shared/data/README.md: logistic regression, C = 0.01, on the features named
 DESCRIBED = {
@@ -123,6 +125,18 @@ def test_raters_of_crema_d_are_as_good_as_the_description_says():
     women = dataset("crema-d").traits.sex == "female"
     votes = dataset("crema-d").votes["a"]
     assert len(votes) == 7438 and abs(women.mean() - 43 / 91) < 0.01
+
+
+def test_raters_in_the_table_are_the_human_reference():
+    crema_d = dataset("crema-d")
+    lines = {"prior": [{"fold": 3}]}
+    results = Results("crema-d", lines, {3: clips_line(crema_d, 3)})
+    rows = pd.DataFrame(people_rows(results)).set_index(["metric", "condition"])
+    reference = human_reference(crema_d, 3)
+    for metric in ("WA", "UA"):
+        shown = rows["mean"][metric][["a", "v", "av"]]
+        np.testing.assert_allclose(shown, reference[f"one answer {metric}"][["a", "v", "av"]])
+    assert (rows.low < rows["mean"]).all() and (rows["mean"] < rows.high).all()
 
 
 TRAITS = {

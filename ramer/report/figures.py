@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DPI', 'COLORS', 'LABELS', 'COLUMNS', 'OTHER_COLOR', 'GAIN_LABEL', 'write_figure', 'method_label', 'condition_label',
-           'draw_dots', 'draw_best', 'draw_conditions', 'draw_cells', 'heat_cells', 'draw_heat', 'panel_places',
+           'draw_dots', 'draw_yardsticks', 'draw_conditions', 'draw_cells', 'heat_cells', 'draw_heat', 'panel_places',
            'panel_title', 'set_panels', 'label_rows', 'legend_above', 'is_above', 'misplaced_titles', 'gain_color',
            'draw_gains', 'share_scale', 'gain_legend', 'draw_forest']
 
@@ -24,6 +24,7 @@ from typing import Any
 from .scores import MISSING
 from ramer.report.tables import (
     ORDER,
+    YARDSTICKS,
     against_zero,
     condition_order,
     is_synthetic,
@@ -58,6 +59,7 @@ COLORS = {
     "ramer-turbo": "#aa3377",
     "ramer-released": "#ee7733",
     "bayes": "#999999",
+    "people": "#444444",
 }
 LABELS = {
     "prior": "class prior",
@@ -95,6 +97,7 @@ LABELS = {
     "tabm": "TabM",
     "availability": "availability only",
     "bayes": "best possible",
+    "people": "raters, one answer",
 }
 
 # %% ../../nbs/report/42_figures.ipynb #f65b6a61
@@ -128,15 +131,16 @@ def draw_dots(
         ax.plot(place, own["mean"], "o", color=color, ms=4, label=method_label(method))
 
 
-def draw_best(ax: Axes, rows: pd.DataFrame, conditions: Sequence[str]) -> None:
-    "The best possible accuracy as a line under each condition, where it is known."
-    best = select(rows, method="bayes").set_index("condition")["mean"]
-    if best.empty:
-        return
+def draw_yardsticks(ax: Axes, rows: pd.DataFrame, conditions: Sequence[str]) -> None:
+    "The best possible accuracy, and that of raters, as lines, under conditions where it is known."
     place = np.arange(len(conditions))
-    height = best.reindex(conditions)
-    label = method_label("bayes")
-    ax.hlines(height, place - 0.42, place + 0.42, color=COLORS["bayes"], lw=1, label=label)
+    for name in YARDSTICKS:
+        known = select(rows, method=name).set_index("condition")["mean"]
+        if known.empty:
+            continue
+        height = known.reindex(conditions)
+        label = method_label(name)
+        ax.hlines(height, place - 0.42, place + 0.42, color=COLORS[name], lw=1, label=label)
 
 
 def draw_conditions(
@@ -145,12 +149,12 @@ def draw_conditions(
     "Dots with 95 % intervals by condition for one data set's rows of the table."
     points = select(rows, metric=metric).copy()
     points[["mean", "low", "high"]] *= 100
-    known = set(points.method) - {"bayes"}
+    known = set(points.method) - {*YARDSTICKS}
     shown = [method for method in methods or COLORS if method in known]
     conditions = condition_order(points)
     size = 1.6 + 0.82 * len(conditions), 3.6
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    draw_best(ax, points, conditions)
+    draw_yardsticks(ax, points, conditions)
     draw_dots(ax, points, shown, conditions)
     labels = [condition_label(condition, conditions) for condition in conditions]
     ax.set_xticks(range(len(conditions)), labels)
@@ -197,7 +201,7 @@ def draw_heat(rows: pd.DataFrame, metric: str = "WA") -> Figure:
     points = select(rows, metric=metric)
     cells = heat_cells(points)
     conditions = list(cells.columns)
-    best = cells == cells.drop(index="bayes", errors="ignore").max()
+    best = cells == cells.drop(index=[*YARDSTICKS], errors="ignore").max()
     width = 2.2 + 0.75 * len(conditions)
     height = 1.2 + 0.27 * len(cells)
     figure, ax = plt.subplots(figsize=(width, height), layout="constrained")
@@ -352,7 +356,7 @@ def draw_forest(
     nothing but the class prior and the best possible is compared with zero-fill.
     """
     rows = against_zero(differences, metric)
-    rows = rows[~rows.method.isin(["prior", "bayes"])]  # they would stretch the axis
+    rows = rows[~rows.method.isin(["prior", *YARDSTICKS])]  # they would stretch the axis
     if rows.empty:
         return None
     methods = [method for method in ORDER if method in set(rows.method)]

@@ -24,6 +24,7 @@ from .scores import MISSING
 from ramer.report.tables import (
     LEGEND,
     ORDER,
+    YARDSTICKS,
     experiments,
     gains,
     main_table,
@@ -69,7 +70,7 @@ def missing_means(table: pd.DataFrame) -> pd.DataFrame:
 def means_table(table: pd.DataFrame) -> pd.DataFrame:
     "`missing_means` as text in %, the best method of each data set in bold, bounds aside."
     means = missing_means(table)
-    best = means.drop(index="bayes", errors="ignore").max()
+    best = means.drop(index=[*YARDSTICKS], errors="ignore").max()
     text = means.map(lambda mean: "" if np.isnan(mean) else f"{100 * mean:.1f}")
     return text.where(means.ne(best, axis=1), "**" + text + "**")
 

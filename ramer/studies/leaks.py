@@ -30,7 +30,7 @@ from ..conditions import all_conditions, choose
 from ..data.arrays import Feature
 from ..data.clips import Clips, Scaler
 from ..data.datasets import load_dataset
-from ..evaluation.protocol import cut_dev, make_judge
+from ..evaluation.protocol import make_judge, train_and_dev
 from ..io import write_text
 from ..methods.base import Method
 from ..methods.config import Config
@@ -199,7 +199,7 @@ def trainings(
     config: Config, learnable: Clips, test: Clips, kinds: set[str]
 ) -> dict[str, Training]:
     "{kind: Training} of the honest training, if `kinds` has '', and of the others in `kinds`."
-    train, dev = cut_dev(learnable, config.seed)
+    train, dev = train_and_dev(load_dataset(config.dataset), learnable, config.seed)
     found = {
         "": Training(train, dev, train, test),
         "stage1": Training(train, dev, joined(train, test), test),
