@@ -8,7 +8,8 @@ __all__ = ['VIEWS', 'DISGUISES', 'STATISTICS', 'rows_of', 'flat_features', 'as_t
            'CopyCuts', 'CopySearch', 'copies', 'Finding', 'Suspicion', 'shared_ids', 'spelling', 'shared_groups',
            'shared_features', 'Named', 'stored_clips', 'clip_vectors', 'off_standard', 'off_range', 'off_components',
            'scaled_together', 'label_changes', 'some_labelled', 'label_columns', 'availability_accuracy',
-           'telling_availability', 'doubtful_features', 'find_leaks', 'check_leaks', 'findings_text']
+           'telling_availability', 'doubtful_extractors', 'doubtful_statistics', 'telling_columns', 'one_label',
+           'doubtful_features', 'find_leaks', 'check_leaks', 'findings_text']
 
 # %% ../../nbs/evaluation/09_audit.ipynb #6eca7414
 import faiss
@@ -631,55 +632,77 @@ def telling_availability(learnable: Clips, test: Clips) -> list[Suspicion]:
     ]
 
 # %% ../../nbs/evaluation/09_audit.ipynb #4dbfa4f3
-def doubtful_features(learnable: Clips, test: Clips) -> list[Suspicion]:
-    "What touches all test clips: extractors that saw labels, statistics over all clips, one label."
+def doubtful_extractors(test: Clips) -> list[Suspicion]:
+    "Modalities whose extractor was trained with labels."
     every = np.ones(len(test), bool)
-    found = []
-    for m, source in test.provenance.items():
-        if source.saw_labels:
-            found.append(
-                Suspicion(
-                    f"extractor-{m}",
-                    "warning" if source.saw_test is False else "severe",
-                    every,
-                    f"have {m} from {source.extractor}, trained with labels of {source.trained_on}",
-                    "use an extractor that saw no label of this corpus, or say so beside every "
-                    "number",
-                )
-            )
-    for m in test.modalities:
-        how = scaled_together(learnable, test, m)
-        if how:
-            found.append(
-                Suspicion(
-                    f"statistics-{m}",
-                    "warning",
-                    every,
-                    f"were {how} together with the others in {m}: over all clips "
-                    f"{STATISTICS[how][1]}, over those that are learned from not",
-                    "fit such statistics on the train part",
-                )
-            )
-        columns = label_columns(learnable, test, m)
-        if columns:
-            found.append(
-                Suspicion(
-                    f"label-{m}",
-                    "severe",
-                    every,
-                    f"have their label in {m}: column {columns[0]} tells it by itself",
-                    "leave out what was computed from the label",
-                )
-            )
+    return [
+        Suspicion(
+            f"extractor-{m}",
+            "warning" if source.saw_test is False else "severe",
+            every,
+            f"have {m} from {source.extractor}, trained with labels of {source.trained_on}",
+            "use an extractor that saw no label of this corpus, or say so beside every number",
+        )
+        for m, source in test.provenance.items()
+        if source.saw_labels
+    ]
+
+
+def doubtful_statistics(learnable: Clips, test: Clips) -> list[Suspicion]:
+    "Modalities that were scaled by statistics over all clips."
+    every = np.ones(len(test), bool)
+    found = {m: scaled_together(learnable, test, m) for m in test.modalities}
+    return [
+        Suspicion(
+            f"statistics-{m}",
+            "warning",
+            every,
+            f"were {how} together with the others in {m}: over all clips "
+            f"{STATISTICS[how][1]}, over those that are learned from not",
+            "fit such statistics on the train part",
+        )
+        for m, how in found.items()
+        if how
+    ]
+
+# %% ../../nbs/evaluation/09_audit.ipynb #c0c0a5a8
+def telling_columns(learnable: Clips, test: Clips) -> list[Suspicion]:
+    "Modalities with a column that tells the label by itself."
+    every = np.ones(len(test), bool)
+    found = {m: label_columns(learnable, test, m) for m in test.modalities}
+    return [
+        Suspicion(
+            f"label-{m}",
+            "severe",
+            every,
+            f"have their label in {m}: column {columns[0]} tells it by itself",
+            "leave out what was computed from the label",
+        )
+        for m, columns in found.items()
+        if columns
+    ]
+
+
+def one_label(test: Clips) -> Suspicion:
+    "Whether all test clips have one label."
     has_one_label = len(np.unique(test.labels[test.labels >= 0])) < 2
-    placeholder = Suspicion(
+    return Suspicion(
         "one-label",
         "severe",
         np.full(len(test), has_one_label),
         "have one and the same label, which looks like a placeholder",
         "get the real labels, or use these clips as unlabelled ones",
     )
-    return [*found, placeholder]
+
+
+def doubtful_features(learnable: Clips, test: Clips) -> list[Suspicion]:
+    "What touches all test clips: extractors that saw labels, statistics over all clips, one label."
+    return [
+        *doubtful_extractors(test),
+        *doubtful_statistics(learnable, test),
+        *telling_columns(learnable, test),
+        one_label(test),
+    ]
 
 # %% ../../nbs/evaluation/09_audit.ipynb #99bfba31
 def find_leaks(learnable: Clips, test: Clips, store: Named | None = None) -> list[Finding]:

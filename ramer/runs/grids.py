@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'VARIANTS', 'EVERY',
-           'DATABASES', 'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET', 'FOLDS', 'FIVE_SEEDS',
-           'INCOMPLETE', 'OF_THE_MASK', 'PAIRS', 'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts',
-           'leak_parts', 'own_methods', 'publish_parts', 'grid_parts', 'kept', 'check_wanted', 'only']
+           'DATABASES', 'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET', 'FOLDS', 'FIVE_SEEDS', 'LARGE',
+           'SLOW', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS', 'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts',
+           'leak_parts', 'own_methods', 'methods_of', 'publish_parts', 'grid_parts', 'kept', 'check_wanted', 'only']
 
 # %% ../../nbs/runs/38_grids.ipynb #77eeec87
 from collections.abc import Callable, Sequence
@@ -60,6 +60,8 @@ SYNTHETIC = ("gaussian", "nuisance", "prototypes", "mer2024-shaped")
 EVERY_SET = (*REAL_SETS, *SAME_CLIPS, *SYNTHETIC)
 FOLDS = {"crema-d": 1, "twitter-absa-2015": 1, "twitter-absa-2017": 1}  # where not five
 FIVE_SEEDS = (0, 1, 2, 3, 4)
+LARGE = ("crema-d", "twitter-absa-2015", "twitter-absa-2017", "ravdess-frames", "mer2024-shaped")
+SLOW = ("m3care", "flex-moe", "online-mae", "tabm", "if-mmin-1")  # left out there
 INCOMPLETE = ("stressid", "twitter-absa-2015", "twitter-absa-2017")  # by nature
 OF_THE_MASK = ("availability", "inverse-probability")
 PAIRS = tuple(f"{how}-{name}" for how in ("average", "gated") for name in PAIRED)
@@ -77,12 +79,12 @@ def quick_parts() -> list[Part]:
 
 def default_parts() -> list[Part]:
     "The contest on every data set, on as many folds as a quarter of an hour allows."
-    few = {"mosi": 3, "ravdess-goemotions": 2, "ravdess": 2, "gaussian": 2, "mer2024-shaped": 2}
+    contest = tuple(method for method in CONTEST if method != "store-mean")
     parts = []
     for name in EVERY_SET:
         bound = ("bayes",) if name in SYNTHETIC else ()
-        methods = DATABASES if name == "mer2024-shaped" else CONTEST
-        folds = every_fold(name)[: few.get(name, 1)]
+        methods = DATABASES if name == "mer2024-shaped" else contest
+        folds = (0, 1) if name == "mosi" else (0,)
         parts.append(Part(name, (*methods, *bound), folds, folds_each=1))
     return parts
 
@@ -108,13 +110,18 @@ def own_methods(dataset: str) -> tuple[str, ...]:
     return (*bound, *databases, *of_the_mask, *pairs, *released)
 
 
+def methods_of(dataset: str) -> tuple[str, ...]:
+    "Every method that is committed of one data set: `EVERY`, but not SLOW on LARGE, and its own."
+    many = tuple(m for m in EVERY if not (m in SLOW and dataset in LARGE))
+    return (*many, *own_methods(dataset))
+
+
 def publish_parts() -> list[Part]:
     "Everything that is committed."
     parts = []
     for name in EVERY_SET:
-        methods = (*EVERY, *own_methods(name))
         seeds = (0,) if name in SYNTHETIC else FIVE_SEEDS
-        parts.append(Part(name, methods, every_fold(name), seeds, folds_each=1))
+        parts.append(Part(name, methods_of(name), every_fold(name), seeds, folds_each=1))
     return parts
 
 
