@@ -8,11 +8,11 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'CREMA_D_LICENCE', 'CREMA_D_NOTE', 'CREMA_D_PROVENANCE', 'STRESSID_FILE', 'STRESSID_PROTOCOL',
            'STRESSID_LICENCE', 'STRESSID_NOTE', 'STRESSID_PROVENANCE', 'TWITTER_FILE', 'TWITTER_PROTOCOL',
            'TWITTER_LICENCE', 'TWITTER_NOTE', 'TWITTER_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
-           'DATASETS', 'data_root', 'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess',
-           'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits',
-           'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter',
-           'RealSet', 'user_folders', 'folder_protocol', 'folder_note', 'folder_dataset', 'named_folder',
-           'load_dataset', 'protocol_name', 'available_datasets']
+           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'DATASETS', 'data_root', 'read_npz', 'ravdess_traits',
+           'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi',
+           'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines',
+           'posted_again', 'load_twitter', 'RealSet', 'user_folders', 'check_splits', 'folder_protocol', 'folder_note',
+           'folder_dataset', 'named_folder', 'load_dataset', 'protocol_name', 'available_datasets']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
@@ -397,6 +397,9 @@ REAL = {
 # %% ../../nbs/data/07_datasets.ipynb #b1eb580f
 FOLDS_PROTOCOL = "your-folds-pooled"
 GROUPS_PROTOCOL = "group-5fold-pooled"
+LEARNABLE_SPLITS = ("", "train", "unlabelled")
+DEV_SPLITS = ("dev", "val", "valid", "validation")
+UNUSED_SPLIT = "unused"
 
 
 def user_folders() -> dict[str, Path]:
@@ -409,23 +412,39 @@ def user_folders() -> dict[str, Path]:
     return {folder.name: folder for folder in folders}
 
 
+def check_splits(folder: Path, split: np.ndarray) -> None:
+    "Raise ValueError, with the nearest name, for a split that says neither train, dev nor test."
+    known = (*LEARNABLE_SPLITS[1:], *DEV_SPLITS, "test", UNUSED_SPLIT)
+    for name in dict.fromkeys(split):
+        if name and not name.startswith("test"):
+            choose(f"split of {folder}", str(name), known)
+
+
 def folder_protocol(
     folder: Path, split: np.ndarray, fold: np.ndarray, is_labelled: np.ndarray
 ) -> tuple[str, str]:
     """(protocol, name of the test split or "") by the columns of a folder's table.
 
-    split: (N,) str. fold: (N,) int, -1 where none is given. is_labelled: (N,) bool.
-    Raises ValueError if there is no labelled clip, or if there are several test splits.
+    split: (N,) str. fold: (N,) int, -1 where none is given; where there are folds, they decide.
+    is_labelled: (N,) bool. Raises ValueError if there is no labelled clip, for an unknown split,
+    for several test splits, or for a dev split without one.
     """
     if not is_labelled.any():
         raise ValueError(f"{folder} has no labelled clip; fill the column label of its table")
+    check_splits(folder, split)
     if (fold >= 0).any():
         return FOLDS_PROTOCOL, ""
     tests = [name for name in dict.fromkeys(split[is_labelled]) if name.startswith("test")]
     if len(tests) > 1:
         raise ValueError(
             f"{folder} has the test splits {', '.join(tests)}; call one of them test in the "
-            "column split, and the others something else"
+            f"column split, and the others {UNUSED_SPLIT}"
+        )
+    is_dev = np.isin(split, DEV_SPLITS)
+    if is_dev.any() and not tests:
+        raise ValueError(
+            f"{folder} has the split {split[is_dev][0]!r} and no labelled clip in a split test; "
+            "name the test clips, or empty the column split for folds by group"
         )
     return (f"{tests[0]}-split", tests[0]) if tests else (GROUPS_PROTOCOL, "")
 
@@ -434,6 +453,8 @@ def folder_note(corpus: Corpus, empty: int) -> str:
     "What a reader must know of a folder's clips. empty: how many were left out."
     lacking = int((~corpus.present.all(1)).sum())
     note = "your own"
+    if (corpus.fold >= 0).any() and (corpus.split != "").any():
+        note += "; its folds decide, not its splits"
     if lacking:
         note += f"; {lacking} of {len(corpus)} clips lack a modality"
     if empty:
@@ -442,12 +463,14 @@ def folder_note(corpus: Corpus, empty: int) -> str:
 
 
 def folder_dataset(folder: Path | str) -> Dataset:
-    """The Dataset in a folder; clips that have nothing are left out.
+    """The Dataset in a folder; clips that have nothing, or are in the split unused, are left out.
 
-    Raises ValueError if it has no labelled clip, several test splits, or too few groups for folds.
+    The clips of a dev split are its dev part. Raises ValueError as `folder_protocol` does, or for
+    too few groups for folds.
     """
     folder = Path(folder)
     corpus = read_folder(folder)
+    corpus = corpus[corpus.split != UNUSED_SPLIT]
     is_empty = ~corpus.present.any(1)
     if is_empty.any():
         corpus = corpus[~is_empty]
@@ -455,7 +478,9 @@ def folder_dataset(folder: Path | str) -> Dataset:
     note = folder_note(corpus, int(is_empty.sum()))
     protocol, test_split = folder_protocol(folder, corpus.split, corpus.fold, clips.labels >= 0)
     if test_split:
-        return split_dataset(folder.name, clips, corpus.split == test_split, protocol, note)
+        is_test = corpus.split == test_split
+        dev_ids = frozenset(clips.ids[np.isin(corpus.split, DEV_SPLITS)])
+        return split_dataset(folder.name, clips, is_test, protocol, note, dev_ids)
     fold = corpus.fold if protocol == FOLDS_PROTOCOL else group_folds(clips)
     return grouped_dataset(folder.name, clips, fold, protocol, note)
 
@@ -466,8 +491,13 @@ DATASETS = (*WORLDS, *REAL)
 def named_folder(name: str) -> Path | None:
     """The user's folder of this name, None for a world or a real set.
 
-    Raises ValueError with the nearest name for an unknown one.
+    Raises ValueError with the nearest name for an unknown one, or for a path.
     """
+    if Path(name).name != name:
+        raise ValueError(
+            f"data set {name!r} is a path, expected a name; set RAMER_DATA={Path(name).parent} and "
+            f"use {Path(name).name!r}"
+        )
     folders = {} if name in DATASETS else user_folders()
     choose("data set", name, (*DATASETS, *folders))
     return folders.get(name)

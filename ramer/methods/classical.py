@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRUSTED', 'ONE_PENALTY', 'LANDMARKS', 'KERNEL_PENALTY', 'CHANCES', 'MEMBERS', 'feature_table', 'modality_columns',
-           'conditions_of', 'shown', 'ConditionModels', 'coefficients', 'of_two_classes', 'Classical', 'SavedClassical',
-           'regression', 'LogisticSpecialists', 'RawNeighbours', 'trees', 'ImputedLogistic', 'ImputedBoosting',
-           'Boosting', 'mean_filled', 'OneLogistic', 'Discriminant', 'KernelSpecialists', 'Availability',
-           'always_observed', 'WeightedLogistic', 'TabMNetwork', 'TabM']
+           'conditions_of', 'shown', 'ConditionModels', 'coefficients', 'Classical', 'SavedClassical', 'regression',
+           'LogisticSpecialists', 'RawNeighbours', 'trees', 'ImputedLogistic', 'ImputedBoosting', 'Boosting',
+           'mean_filled', 'OneLogistic', 'Discriminant', 'KernelSpecialists', 'Availability', 'always_observed',
+           'WeightedLogistic', 'TabMNetwork', 'TabM']
 
 # %% ../../nbs/methods/27_classical.ipynb #870a3bfc
 import time
@@ -31,7 +31,7 @@ from .base import Method, available, damaged, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import vectors
 from .imagination import Shape, Vectors, VectorNetwork, VectorTraining
-from .pretraining import network_shape
+from .pretraining import learnable, network_shape
 from .training import History
 
 # %% ../../nbs/methods/27_classical.ipynb #6c3263bc
@@ -128,19 +128,6 @@ def coefficients(model: Any) -> int:
     last = getattr(model, "steps", [(None, model)])[-1][1]
     return last.coef_.size + last.intercept_.size if hasattr(last, "coef_") else 0
 
-
-def of_two_classes(clips: Clips, method: str) -> Clips:
-    "The labelled clips. Raises ValueError, naming the method, unless they have two classes."
-    clips = clips.labelled()
-    seen = np.unique(clips.labels)
-    if len(seen) < 2:
-        given = f"have one class, {clips.classes[seen[0]]!r}" if len(seen) else "are none"
-        raise ValueError(
-            f"the {len(clips)} labelled train clips {given}, and {method!r} learns to tell classes "
-            "apart; give clips of two classes"
-        )
-    return clips
-
 # %% ../../nbs/methods/27_classical.ipynb #257467d6
 class Classical(ConditionModels):
     "Fits, answers, saves and loads the models of a subclass's estimator."
@@ -160,7 +147,7 @@ class Classical(ConditionModels):
 
         Raises ValueError unless they have two classes or more.
         """
-        train = of_two_classes(train, self.config.method)
+        train, _ = learnable(train, train, self.config.method)  # dev is not used
         start = time.perf_counter()
         self.scaler = Scaler.fit(train)
         self.shape = network_shape(train)

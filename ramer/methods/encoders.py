@@ -9,6 +9,7 @@ __all__ = ['Inputs', 'as_tensor', 'as_tensors', 'take', 'frames', 'vectors', 'he
 # %% ../../nbs/methods/13_encoders.ipynb #c03431e3
 import numpy as np
 import torch
+import warnings
 from torch import nn
 from torch.nn import functional as F
 from typing import Any, TypeAlias
@@ -94,10 +95,10 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """h of each clip: (B, hidden). x: (B, D) or (B, T, D); lengths: (B,) valid frames or None.
 
-        Raises ValueError if a sequence is longer than the encoder has positions.
+        A sequence is cut, with a warning, where it is longer than the encoder has positions.
         """
         x = x[:, None] if x.ndim == 2 else x  # (B, T, D)
-        self.check_length(x.shape[1])
+        x = self.cut(x, lengths)
         x = torch.cat([self.cls.expand(x.shape[0], -1, -1), self.project(x)], 1)  # (B, T+1, W)
         x = x + self.position[:, : x.shape[1]]
         padding = None
@@ -105,13 +106,19 @@ class Encoder(nn.Module):
             padding = torch.arange(x.shape[1]) > lengths[:, None]  # CLS is never padding
         return self.out(self.transformer(x, src_key_padding_mask=padding)[:, 0])  # (B, hidden)
 
-    def check_length(self, tokens: int) -> None:
-        "Raise ValueError if a sequence is longer than the encoder has positions."
+    def cut(self, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        "The frames of (B, T, D) that the encoder has positions for; warns if valid ones are lost."
         most = self.position.shape[1] - 1
-        if tokens > most:
-            raise ValueError(
-                f"a sequence has {tokens} frames, at most {most} were seen in training; cut it"
+        if x.shape[1] <= most:
+            return x
+        longest = x.shape[1] if lengths is None else int(lengths.max())
+        if longest > most:
+            warnings.warn(
+                f"a sequence has {longest} frames, at most {most} were seen in training; the rest "
+                "is cut off",
+                stacklevel=2,
             )
+        return x[:, :most]
 
 # %% ../../nbs/methods/13_encoders.ipynb #09dba6aa
 class Classifier(nn.Module):

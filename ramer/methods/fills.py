@@ -19,7 +19,7 @@ from ..data.clips import Clips
 from .base import Method, available, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import Inputs, Network, as_tensors, hidden_features, take
-from .pretraining import Stage1, build_network, network_shape, pretrain
+from .pretraining import Stage1, build_network, learnable, network_shape, pretrain
 from .training import History, deterministic, dev_ua, fit
 
 # %% ../../nbs/methods/17_fills.ipynb #ce2419b7
@@ -175,10 +175,10 @@ class FillMethod(SlotTraining):
     def fit(self, train: Clips, dev: Clips) -> Self:
         """Stage 1 unless given, `remember` (stage 2), then random conditions (stage 3).
 
-        Returns self. Raises ValueError if the given stage 1 was trained on other clips or with
-        other sizes.
+        Returns self. Raises ValueError as `learnable`, or if the given stage 1 was trained on other
+        clips or with other sizes.
         """
-        labelled, dev = train.labelled(), dev.labelled()
+        labelled, dev = learnable(train, dev, self.config.method)
         self.stage1 = self.stage1 or pretrain(train, dev, self.config)
         self.stage1.check(labelled, self.config)
         self.shape = network_shape(train)

@@ -866,8 +866,10 @@ class KeyedFill(ZeroFill):
         """Add clips, with what they have, to the store of a fitted method; nothing is retrained.
 
         They then also vote on clips of the same group as the speaker's own clips. Returns self.
-        Raises ValueError for an id that is already stored or features of other widths.
+        Classes are matched by name. Raises ValueError for an id that is already stored, an unknown
+        class, or features of other widths; nothing is stored then.
         """
+        clips = clips.in_classes(self.shape["classes"])
         add_keys(self.store, self.keys, self.stage1.scaler(clips))
         return self
 

@@ -30,7 +30,7 @@ from .base import Method, available, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import vectors
 from .fills import with_prefix
-from .pretraining import network_shape
+from .pretraining import learnable, network_shape
 from .training import History, deterministic, dev_ua, fit
 
 # %% ../../nbs/methods/24_imagination.ipynb #cd5bd57d
@@ -278,6 +278,7 @@ class VectorTraining(VectorParts):
 
         Returns self. Raises ValueError where complete clips are needed and there are none.
         """
+        train, dev = learnable(train, dev, self.config.method)
         train, dev = self.usable(train), self.usable(dev)
         self.scaler = Scaler.fit(train)
         self.shape = network_shape(train) | {"clips": len(train)}

@@ -68,9 +68,10 @@ class StoreMethod(FillMethod):
     def enrol(self, clips: Clips) -> "StoreMethod":
         """Add clips, labelled or not, to a fitted method's store; nothing is retrained.
 
-        Returns self. Raises ValueError for an id that is stored or features of other widths.
+        Classes are matched by name. Returns self. Raises ValueError for an id that is stored, an
+        unknown class, or features of other widths; nothing is stored then.
         """
-        self.put(self.stage1.scaler(clips))
+        self.put(self.stage1.scaler(clips.in_classes(self.shape["classes"])))
         return self
 
 # %% ../../nbs/methods/21_rag.ipynb #d918331f
@@ -171,8 +172,14 @@ def fill_by_search(
 def asked_mask(clips: Clips, condition: str) -> np.ndarray:
     """The mask of a condition, of which all clips have everything: (N, M) bool.
 
-    Raises ValueError for an unknown condition, or naming the first clip that lacks a part of it.
+    Raises TypeError for anything but a name, ValueError for an unknown condition, or naming the
+    first clip that lacks a part of it.
     """
+    if not isinstance(condition, str):
+        raise TypeError(
+            f"a condition is a name such as {clips.modalities[0]!r}, and a "
+            f"{type(condition).__name__} was given; ask once for each condition of a mask"
+        )
     mask = condition_mask(condition, len(clips), clips.modalities)
     lacks = (mask & ~clips.present).any(1)
     if lacks.any():
