@@ -214,7 +214,7 @@ def odd_rows(x: Feature) -> dict[str, np.ndarray]:
 
     Read block by block, for features that do not fit in memory.
     """
-    odd: dict[str, list[np.ndarray]] = {"not finite": [], "finite in part": [], "all zero": []}
+    odd: dict[str, list[Any]] = {"not finite": [], "finite in part": [], "all zero": []}
     for block in row_blocks(x):
         rows = x[block].reshape(block.stop - block.start, -1)
         is_finite = np.isfinite(rows)
@@ -362,6 +362,28 @@ class Clips(ClipRows):
         absent = without_absent(self.features | new, self.lengths, present)
         return self._view(absent | {"present": present})
 
+    def with_modalities(self, dims: Mapping[str, int | None]) -> Self:
+        """The same clips with these modalities, in this order; one that they have not is missing.
+
+        dims: {modality: width, or None for any}. Raises ValueError for a modality of theirs that is
+        not among them.
+        """
+        if self.modalities == tuple(dims):
+            return self
+        unknown = [m for m in self.modalities if m not in dims]
+        if unknown:
+            raise ValueError(
+                f"the clips have {unknown[0]!r}, expected some of {', '.join(dims)}; leave it out"
+            )
+        absent = np.zeros(len(self), bool)
+        columns = dict(zip(self.modalities, self.present.T))
+        features = {
+            m: self.features[m] if m in columns else np.zeros((len(self), width or 1), np.float32)
+            for m, width in dims.items()
+        }
+        present = np.stack([columns.get(m, absent) for m in dims], 1)
+        return self._view({"features": features, "present": present})
+
     def hash(self) -> str:
         """First 12 hex digits of a SHA-256 of what these clips are.
 
@@ -443,13 +465,18 @@ class Scaler:
         mean = {m: x.mean(0).astype(np.float32) for m, x in frames.items()}
         return cls(mean, {m: deviation_of(x) for m, x in frames.items()})
 
+    @property
+    def dims(self) -> dict[str, int]:
+        "{modality: width}, in the fitted order."
+        return {m: len(mean) for m, mean in self.mean.items()}
+
     def __call__(self, clips: Clips) -> Clips:
         """Standardised clips; padding, and what a clip lacks, stays zero.
 
         Raises ValueError if a modality's width, the modalities or their order differ from what was
         fitted, or as `check_near`.
         """
-        fitted = {m: len(mean) for m, mean in self.mean.items()}
+        fitted = self.dims
         if list(clips.dims.items()) != list(fitted.items()):  # a mask's columns are in this order
             raise ValueError(
                 f"features have widths {clips.dims}, expected {fitted} as in training, "

@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..conditions import Condition, by_condition, mask_codes
 from ..data.clips import Clips, Scaler
-from .base import Method, available, damaged, load_scaler, scaler_tensors
+from .base import Method, asked, damaged, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import vectors
 from .imagination import Shape, Vectors, VectorNetwork, VectorTraining
@@ -167,13 +167,13 @@ class Classical(ConditionModels):
             )
         return self.models[name]
 
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities, 0 for a class without a train clip.
 
         Raises ValueError for a mask or features that do not fit.
         """
         modalities = tuple(self.shape["dims"])
-        mask = available(clips, mask, modalities)
+        clips, mask = asked(clips, mask, self.shape["dims"])
         table = feature_table(self.scaler(clips.hide(mask)), mask)
         answer = np.zeros((len(clips), len(self.shape["classes"])))
         for condition, rows in by_condition(mask, modalities):
@@ -366,9 +366,9 @@ class Availability(Method):
         self.modalities = train.modalities
         return self
 
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         "(N, C) shares behind each mask. Raises ValueError for a mask that does not fit."
-        mask = available(clips, mask, self.modalities)
+        _, mask = asked(clips, mask, dict.fromkeys(self.modalities))
         return self.frequencies[mask_codes(mask)]
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import Any, Self
 from ..conditions import by_condition, choose
 from ..data.clips import Clips, Scaler
 from ..data.worlds import WORLDS, posterior
-from .base import Method, available, load_scaler, scaler_tensors
+from .base import Method, asked, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import Network, vectors
 from .fills import FillMethod, ZeroFill, with_prefix
@@ -298,14 +298,14 @@ class Pair(PairParts):
         raise NotImplementedError
 
     @torch.no_grad()
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities; a missing modality's features are never used.
 
         Rows of `mask` may differ in condition. Raises ValueError for a mask that does not fit or
         features of other widths than in training.
         """
         modalities = tuple(self.shape["dims"])
-        mask = available(clips, mask, modalities)
+        clips, mask = asked(clips, mask, self.shape["dims"])
         answers = np.array(self.opponent.predict_proba(clips, mask), dtype=np.float64)
         scaled = self.scaler(clips.hide(mask))
         for condition, rows in by_condition(mask, modalities):
@@ -412,10 +412,10 @@ class Bayes(Method):
         "Nothing to learn. Returns self."
         return self
 
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         "The exact posterior: (N, C)."
         world = replace(WORLDS[self.config.dataset], draw=self.config.fold)
-        return posterior(world, clips, available(clips, mask, clips.modalities))
+        return posterior(world, *asked(clips, mask, clips.dims))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "Nothing but the config."

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from typing import Any, Self, TypeAlias, cast
 from ..conditions import Condition, code_masks, mask_codes, within
 from ..data.clips import Clips
-from .base import Method, available, load_scaler, scaler_tensors
+from .base import Method, asked, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import Inputs, Network, as_tensors, hidden_features, take
 from .pretraining import Stage1, build_network, learnable, network_shape, pretrain
@@ -63,12 +63,12 @@ class SlotMethod(Method):
         return self.network.classify(slots)
 
     @torch.no_grad()
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities, without a look at a missing modality's features.
 
         Raises ValueError for a mask that does not fit or features of other widths than in training.
         """
-        mask = available(clips, mask, tuple(self.shape["dims"]))
+        clips, mask = asked(clips, mask, self.shape["dims"])
         if not len(clips):
             return np.zeros((0, len(self.shape["classes"])))
         with deterministic(self.config.seed):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from typing import Any, NamedTuple, Self
 from ..conditions import Condition, by_condition, code_masks
 from ..data.clips import Clips
-from .base import available
+from .base import asked
 from .classical import feature_table, regression
 from .config import Config
 from .encoders import vectors
@@ -1031,14 +1031,14 @@ class GatedFill(VotingFill):
         return gate_for(len(dev.modalities), gate_batches(self, dev), self.config)
 
     @torch.no_grad()
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities; a missing modality's features are never used.
 
         Rows of `mask` may differ in condition. Raises ValueError for a mask that does not fit or
         features of other widths than in training.
         """
         modalities = tuple(self.shape["dims"])
-        mask = available(clips, mask, modalities)
+        clips, mask = asked(clips, mask, self.shape["dims"])
         answers = self.zero_answers(clips, mask)
         scaled = self.stage1.scaler(clips.hide(mask))
         # K keys of every query at once may be more than memory holds
@@ -1121,6 +1121,7 @@ class GatedRetrieval(GatedFill):
         Raises ValueError for an unknown condition, a clip that lacks a part of it, or an empty
         store.
         """
+        clips = clips.with_modalities(self.stage1.scaler.dims)
         mask = asked_mask(clips, condition)
         [(chosen, _)] = by_condition(mask, clips.modalities)
         scaled = self.stage1.scaler(clips.hide(mask))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from typing import Any, NamedTuple, Self, TypeAlias
 from ..conditions import Condition, code_masks, within
 from ..data.clips import Clips, Scaler
-from .base import Method, available, load_scaler, scaler_tensors
+from .base import Method, asked, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import vectors
 from .fills import with_prefix
@@ -192,12 +192,12 @@ class VectorMethod(Method):
     shape: Shape
 
     @torch.no_grad()
-    def predict_proba(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+    def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities, without a look at a missing modality's features.
 
         Raises ValueError for a mask or features that do not fit.
         """
-        mask = available(clips, mask, tuple(self.shape["dims"]))
+        clips, mask = asked(clips, mask, self.shape["dims"])
         with deterministic(self.config.seed):
             x = vectors(self.scaler(clips.hide(mask)))
             logits = self.network.eval().logits(x, torch.from_numpy(mask))

@@ -291,6 +291,7 @@ class Ramer(SearchingMethod):
         Raises ValueError for an unknown condition, a clip that lacks a part of it, and for the
         complete clip, for which there is no search.
         """
+        clips = clips.with_modalities(self.stage1.scaler.dims)
         mask = asked_mask(clips, condition)
         if mask.all():
             raise ValueError(
