@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ODD_FEATURES', 'FARTHEST', 'Provenance', 'ClipColumns', 'as_feature', 'whole_numbers', 'all_lengths', 'presence',
            'without_absent', 'check_columns', 'check_ids', 'check_present', 'check_labels', 'check_shape', 'odd_rows',
-           'measured', 'check_lengths', 'ClipRows', 'named_once', 'Clips', 'frames_within', 'valid_frames',
-           'deviation_of', 'check_near', 'Scaler']
+           'measured', 'check_lengths', 'ClipRows', 'named_once', 'MatchedRows', 'Clips', 'frames_within',
+           'valid_frames', 'deviation_of', 'check_near', 'Scaler']
 
 # %% ../../nbs/data/03_clips.ipynb #d159f4fc
 import hashlib
@@ -310,28 +310,10 @@ def named_once(rows: slice | np.ndarray, n: int) -> bool:
         return True
     return rows.ndim == 1 and len(np.unique(np.arange(n)[rows])) == len(rows)
 
-# %% ../../nbs/data/03_clips.ipynb #83280faf
+# %% ../../nbs/data/03_clips.ipynb #2a159f5a
 @dataclass(frozen=True, init=False)
-class Clips(ClipRows):
-    """Clips with their features, labels and groups; indexing with rows returns Clips.
-
-    Columns, what is checked of them, and what is raised: see `ClipColumns`.
-    """
-
-    def hide(self, mask: np.ndarray) -> Self:
-        """The same clips as if they lacked what is not available, so that no method can look.
-
-        mask: (N, M) bool, True where available.
-        """
-        present = self.present & mask
-        if present.dtype != bool or present.shape != self.present.shape:
-            return replace(self, present=present)  # refused in the words of `check_present`
-        absent = without_absent(self.features, self.lengths, present)
-        return self._view(absent | {"present": present})
-
-    def without_labels(self) -> Self:
-        "The same clips, all unlabelled."
-        return self._view({"labels": np.full(len(self), -1)})
+class MatchedRows(ClipRows):
+    "Columns that can be put into the classes and modalities of others; errors: see `ClipColumns`."
 
     def in_classes(self, classes: Sequence[str]) -> Self:
         """The same clips with these classes; labels are matched by name.
@@ -349,18 +331,6 @@ class Clips(ClipRows):
                 f"{', '.join(new)}; rename its class, or give the clip without a label"
             )
         return self._view({"labels": labels, "classes": tuple(new)})
-
-    def with_features(self, **features: ArrayLike | Rows) -> Self:
-        "The same clips with some modalities' features replaced. Raises ValueError as `Clips` does."
-        new = {m: as_feature(x) for m, x in features.items()}
-        ranks = {m: x.ndim for m, x in self.features.items()}
-        if any(x.ndim != ranks.get(m) for m, x in new.items()):
-            return replace(self, features=self.features | new)  # lengths and columns change
-        present = measured(self, new)
-        for m in self.lengths.keys() & new.keys():
-            check_lengths(m, self.lengths[m], len(self), new[m].shape[1])
-        absent = without_absent(self.features | new, self.lengths, present)
-        return self._view(absent | {"present": present})
 
     def with_modalities(self, dims: Mapping[str, int | None]) -> Self:
         """The same clips with these modalities, in this order; one that they have not is missing.
@@ -383,6 +353,41 @@ class Clips(ClipRows):
         }
         present = np.stack([columns.get(m, absent) for m in dims], 1)
         return self._view({"features": features, "present": present})
+
+# %% ../../nbs/data/03_clips.ipynb #83280faf
+@dataclass(frozen=True, init=False)
+class Clips(MatchedRows):
+    """Clips with their features, labels and groups; indexing with rows returns Clips.
+
+    Columns, what is checked of them, and what is raised: see `ClipColumns`.
+    """
+
+    def hide(self, mask: np.ndarray) -> Self:
+        """The same clips as if they lacked what is not available, so that no method can look.
+
+        mask: (N, M) bool, True where available.
+        """
+        present = self.present & mask
+        if present.dtype != bool or present.shape != self.present.shape:
+            return replace(self, present=present)  # refused in the words of `check_present`
+        absent = without_absent(self.features, self.lengths, present)
+        return self._view(absent | {"present": present})
+
+    def without_labels(self) -> Self:
+        "The same clips, all unlabelled."
+        return self._view({"labels": np.full(len(self), -1)})
+
+    def with_features(self, **features: ArrayLike | Rows) -> Self:
+        "The same clips with some modalities' features replaced. Raises ValueError as `Clips` does."
+        new = {m: as_feature(x) for m, x in features.items()}
+        ranks = {m: x.ndim for m, x in self.features.items()}
+        if any(x.ndim != ranks.get(m) for m, x in new.items()):
+            return replace(self, features=self.features | new)  # lengths and columns change
+        present = measured(self, new)
+        for m in self.lengths.keys() & new.keys():
+            check_lengths(m, self.lengths[m], len(self), new[m].shape[1])
+        absent = without_absent(self.features | new, self.lengths, present)
+        return self._view(absent | {"present": present})
 
     def hash(self) -> str:
         """First 12 hex digits of a SHA-256 of what these clips are.
@@ -441,7 +446,7 @@ def check_near(clips: Clips, scaled: Mapping[str, np.ndarray]) -> None:
                 "from the mean of the train clips; check its units"
             )
 
-
+# %% ../../nbs/data/03_clips.ipynb #07cece90
 @dataclass(frozen=True)
 class Scaler:
     "Mean and deviation of each modality: {modality: (D,) float32}."

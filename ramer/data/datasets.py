@@ -413,7 +413,11 @@ def user_folders() -> dict[str, Path]:
 
 
 def check_splits(folder: Path, split: np.ndarray) -> None:
-    "Raise ValueError, with the nearest name, for a split that says neither train, dev nor test."
+    """Raise ValueError, with the nearest name, for a split that says neither train, dev nor test.
+
+    Clips without a split are train clips, and so are unlabelled ones. A test split may have a
+    number, such as test1; what is in unused is left out.
+    """
     known = (*LEARNABLE_SPLITS[1:], *DEV_SPLITS, "test", UNUSED_SPLIT)
     for name in dict.fromkeys(split):
         if name and not name.startswith("test"):

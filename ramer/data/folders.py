@@ -298,7 +298,7 @@ def check_file(path: Path) -> None:
             "it, or name it in ignore of about.json"
         )
 
-
+# %% ../../nbs/data/06_folders.ipynb #4bea4978
 def feature_files(
     folder: Path | str, order: Sequence[str] = ("a", "v", "l"), ignore: Sequence[str] = ()
 ) -> dict[str, Path]:
@@ -332,7 +332,7 @@ def feature_files(
         )
     return found
 
-
+# %% ../../nbs/data/06_folders.ipynb #52582a5e
 def check_table(
     folder: Path, table: pd.DataFrame, modalities: Sequence[str], ignore: Sequence[str]
 ) -> None:
@@ -434,7 +434,7 @@ def read_about(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {kind}, expected an object with classes and provenance")
     return about
 
-
+# %% ../../nbs/data/06_folders.ipynb #7e74dfd5
 def read_modalities(
     folder: Path, table: pd.DataFrame, files: Mapping[str, Path]
 ) -> dict[str, FeatureColumns]:

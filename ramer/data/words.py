@@ -57,7 +57,8 @@ def sentence_encoder() -> Encode:
 def token_mean_of(model: Any) -> Encode:
     """A function: texts -> (N, 384) float32, the mean of a model's word piece vectors, unit length.
 
-    A text without a word is zero. model: a SentenceTransformer.
+    These are the model's input embeddings, before any layer: what a word piece is, whatever stands
+    beside it. A text without a word is zero. model: a SentenceTransformer.
     """
     pieces = model[0].auto_model.get_input_embeddings().weight.detach()
     tokenizer = model.tokenizer
@@ -108,7 +109,9 @@ def fine_tune(
 ) -> float:
     """Train a SentenceTransformer on labels, in place.
 
-    It keeps the epoch that is best on dev, the last of equals. train, dev: (texts, (N,) labels).
+    A linear classifier on the embeddings is trained with it, and thrown away after it.
+    It keeps the epoch that is best on dev, the last of equals.
+    train, dev: (texts, (N,) int labels). epochs: how many; all are run.
     Returns the best epoch's accuracy on dev.
     """
     texts, labels = train[0], torch.from_numpy(train[1])

@@ -58,7 +58,7 @@ def heads_that_divide(width: int, heads: int) -> int:
     "The largest number of attention heads up to `heads` that divides `width`."
     return next(h for h in range(heads, 0, -1) if width % h == 0)
 
-
+# %% ../../nbs/methods/13_encoders.ipynb #f0079310
 class Encoder(nn.Module):
     """CLS and tokens -> Transformer encoder -> linear map of CLS.
 
@@ -113,11 +113,8 @@ class Encoder(nn.Module):
             return x
         longest = x.shape[1] if lengths is None else int(lengths.max())
         if longest > most:
-            warnings.warn(
-                f"a sequence has {longest} frames, at most {most} were seen in training; the rest "
-                "is cut off",
-                stacklevel=2,
-            )
+            lost = f"a sequence has {longest} frames, at most {most} were seen in training"
+            warnings.warn(f"{lost}; the rest is cut off", stacklevel=2)
         return x[:, :most]
 
 # %% ../../nbs/methods/13_encoders.ipynb #09dba6aa

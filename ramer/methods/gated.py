@@ -28,7 +28,7 @@ from .config import Config
 from .encoders import vectors
 from .fills import ZeroFill, dev_rows, draw_codes, with_prefix
 from .pretraining import Stage1
-from .rag import asked_mask
+from .rag import asked_of
 from .training import History, deterministic, dev_ua, fit
 from ..retrieval.store import Exclusion, Hits, RetrievalStore, load_store, save_store
 
@@ -865,12 +865,11 @@ class KeyedFill(ZeroFill):
     def enrol(self, clips: Clips) -> Self:
         """Add clips, with what they have, to the store of a fitted method; nothing is retrained.
 
-        They then also vote on clips of the same group as the speaker's own clips. Returns self.
-        Classes are matched by name. Raises ValueError for an id that is already stored, an unknown
-        class, or features of other widths; nothing is stored then.
+        They then also vote on clips of their speaker. Classes are matched by name. Returns self.
+        Raises ValueError, and stores nothing, for a stored id, an unknown class or other widths.
         """
-        clips = clips.in_classes(self.shape["classes"])
-        add_keys(self.store, self.keys, self.stage1.scaler(clips))
+        named = clips.in_classes(self.shape["classes"])
+        add_keys(self.store, self.keys, self.stage1.scaler(named))
         return self
 
     @property
@@ -1121,8 +1120,7 @@ class GatedRetrieval(GatedFill):
         Raises ValueError for an unknown condition, a clip that lacks a part of it, or an empty
         store.
         """
-        clips = clips.with_modalities(self.stage1.scaler.dims)
-        mask = asked_mask(clips, condition)
+        clips, mask = asked_of(clips, condition, self.stage1.scaler.dims)
         [(chosen, _)] = by_condition(mask, clips.modalities)
         scaled = self.stage1.scaler(clips.hide(mask))
         voters = self.voters(scaled, chosen, self.store)

@@ -71,7 +71,7 @@ def every_fold(dataset: str) -> tuple[int, ...]:
     "The folds of a data set, or the draws of a world that are tested."
     return tuple(range(FOLDS.get(dataset, 5)))
 
-
+# %% ../../nbs/runs/38_grids.ipynb #e02c5232
 def quick_parts() -> list[Part]:
     "One world, two folds, five methods."
     return [Part("gaussian", ("prior", "zero", "random", "ramer", "bayes"), (0, 1), folds_each=1)]

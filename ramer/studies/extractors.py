@@ -37,7 +37,9 @@ def text_vectors(clips: Clips) -> np.ndarray:
 def with_words(clips: Clips, words: dict[bytes, np.ndarray]) -> Clips:
     """Clips with other text vectors; where text is missing they are zero.
 
-    words: {bytes of a text vector: the vector in its place}.
+    words: {bytes of a text vector: the vector in its place}. The vectors of one text are equal to
+    the bit wherever they come from, in train, dev and test, and whatever the order of clips: so a
+    method may be asked through this about clips whose ids it is not shown.
     """
     old = text_vectors(clips)
     missing = np.zeros_like(old[:1])[0]
