@@ -50,8 +50,10 @@ def build_network(shape: dict[str, Any], config: Config, stage: int = 1) -> Netw
 def learnable(train: Clips, dev: Clips, method: str) -> tuple[Clips, Clips]:
     """The labelled clips of train and dev, dev in the classes of train.
 
-    method: its name, for messages. Raises ValueError unless train has two classes, dev has a clip,
-    every clip has a modality, and dev's labels are of train's classes.
+    train, dev: labelled or not; unlabelled clips are left out, and are no error.
+    method: its name, for messages.
+    Raises ValueError unless train has two classes, dev has a clip, every clip has a modality, and
+    dev's labels are of train's classes, which are matched by name.
     """
     labelled = train.labelled()
     seen = np.unique(labelled.labels)

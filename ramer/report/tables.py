@@ -209,7 +209,8 @@ def method_rows(results: Results, method: str) -> Iterator[TableRow]:
 def people_confusions(results: Results, condition: str, folds: Sequence[int]) -> np.ndarray:
     """What raters answered under a condition, as of one seed: (1, G, C, C) int.
 
-    A wrong answer is counted at the class after the right one.
+    A wrong answer is counted at the class after the right one, since lines keep only how many were
+    right and how many were given. Raises KeyError where the clips' line has no raters.
     """
     parts: list[np.ndarray] = []
     for fold in folds:
