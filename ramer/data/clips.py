@@ -438,7 +438,8 @@ FARTHEST = 1e6  # deviations from the mean, beyond which networks overflow
 def check_near(clips: Clips, scaled: Mapping[str, np.ndarray]) -> None:
     "Raise ValueError if a standardised feature is so large that no answer to it can be finite."
     for modality, present in zip(clips.modalities, clips.present.T):
-        largest = np.abs(scaled[modality]).reshape(len(clips), -1).max(1, initial=0) * present
+        x = scaled[modality]
+        largest = np.abs(x).max(tuple(range(1, x.ndim)), initial=0) * present
         far = np.flatnonzero(~(largest <= FARTHEST))
         if len(far):
             raise ValueError(

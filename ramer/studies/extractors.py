@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXTRACTED', 'SEARCHES', 'EXTRACTORS_STUDY', 'EXTRACTOR_STUDIES', 'text_vectors', 'with_words', 'texts_behind',
-           'extractor', 'extractor_answers', 'has_texts']
+           'extractor', 'texts_spoken', 'extractor_answers', 'has_texts']
 
 # %% ../../nbs/studies/55_extractors.ipynb #7abe209d
 import numpy as np
@@ -74,6 +74,14 @@ def extractor(name: str, context: StudyContext, behind: dict[bytes, str]) -> Enc
     return encoder_of(model)
 
 
+def texts_spoken(context: StudyContext) -> dict[bytes, str]:
+    "The texts of the clips that are learned from or judged, as `texts_of` gives them."
+    known = texts_behind(context.fields["dataset"])
+    parts = context.protocol.train, context.protocol.dev, context.test
+    spoken = (vector.tobytes() for part in parts for vector in text_vectors(part))
+    return {vector: known[vector] for vector in dict.fromkeys(spoken)}
+
+
 def extractor_answers(
     study: Study,
     context: StudyContext,
@@ -84,7 +92,7 @@ def extractor_answers(
     "The Answers of an arm, whose `words` name the extractor; arms with one extractor share it."
     protocol, name = context.protocol, rest["words"]
     if name not in shared:
-        behind = texts_behind(config.dataset)
+        behind = texts_spoken(context)
         vectors = extractor(name, context, behind)(list(behind.values()))
         shared[name] = dict(zip(behind, vectors)), {}
     words, fitted = shared[name]
