@@ -132,7 +132,11 @@ def draw_dots(
 
 
 def draw_yardsticks(ax: Axes, rows: pd.DataFrame, conditions: Sequence[str]) -> None:
-    "The best possible accuracy, and that of raters, as lines, under conditions where it is known."
+    """The best possible accuracy, and that of raters, as lines, under conditions where it is known.
+
+    rows: as for `draw_dots`. conditions: in the order of the axis. Nothing is drawn where neither
+    is known.
+    """
     place = np.arange(len(conditions))
     for name in YARDSTICKS:
         known = select(rows, method=name).set_index("condition")["mean"]
