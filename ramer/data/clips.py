@@ -492,4 +492,4 @@ class Scaler:
         for m, lengths in clips.lengths.items():
             scaled[m][~frames_within(lengths, scaled[m].shape[1])] = 0
         check_near(clips, scaled)
-        return clips.with_features(**scaled)
+        return clips._view(without_absent(scaled, clips.lengths, clips.present))

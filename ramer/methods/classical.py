@@ -31,7 +31,7 @@ from .base import Method, asked, damaged, load_scaler, scaler_tensors
 from .config import Config
 from .encoders import vectors
 from .imagination import Shape, Vectors, VectorNetwork, VectorTraining
-from .pretraining import learnable, network_shape
+from .pretraining import network_shape, of_two_classes
 from .training import History
 
 # %% ../../nbs/methods/27_classical.ipynb #6c3263bc
@@ -147,7 +147,7 @@ class Classical(ConditionModels):
 
         Raises ValueError unless they have two classes or more.
         """
-        train, _ = learnable(train, train, self.config.method)  # dev is not used
+        train = of_two_classes(train, self.config.method)
         start = time.perf_counter()
         self.scaler = Scaler.fit(train)
         self.shape = network_shape(train)
