@@ -15,11 +15,12 @@ from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safe_bytes
 from typing import Any, Self
 from ..conditions import check_mask
 from ..data.clips import Clips
-from ..io import new_folder, sign_folder, write_text
+from ..io import new_folder, sign_folder, write_bytes, write_text
 from .config import Config
 from ramer.methods.saving import (
     CARD,
@@ -151,7 +152,7 @@ class Method(Contract):
         "Write tensors and facts into an existing folder; a method that keeps more adds to it."
         tensors, facts = self.state()
         kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / TENSORS)
+        write_bytes(folder / TENSORS, safe_bytes(kept))
         told = {"class": type(self).__name__, "config": asdict(self.config), "about": self.about}
         write_text(folder / FACTS, json.dumps(told | facts, indent=1))
         says = (type(self).__doc__ or "A method.").strip().splitlines()[0]

@@ -15,11 +15,12 @@ import pandas as pd
 from collections.abc import Collection, Iterable, Mapping
 from numpy.typing import ArrayLike
 from pathlib import Path
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as safe_bytes
 from typing import Any, NamedTuple
 from ..conditions import by_condition
 from ..data.clips import whole_numbers
-from ..io import MANIFEST, new_folder, read_signed, sign_folder, write_text
+from ..io import MANIFEST, new_folder, read_signed, sign_folder, write_bytes, write_text
 
 # %% ../../nbs/retrieval/19_store.ipynb #5e24bedf
 class Hits(NamedTuple):
@@ -516,7 +517,7 @@ def save_store(store: RetrievalStore, folder: Path | str, replace_existing: bool
         numbers[f"rows.{i}"] = x
     names = {"ids": store.ids.tolist(), "groups": store.groups.tolist()}
     with new_folder(folder, replace_existing, holding=MANIFEST) as temporary:
-        save_file(numbers, temporary / "rows.safetensors")
+        write_bytes(temporary / "rows.safetensors", safe_bytes(numbers))
         write_text(temporary / "clips.json", json.dumps(names))
         facts = {"dims": store.dims, "unit_length": store.unit_length, "faiss": faiss.__version__}
         sign_folder(temporary, STORE_FORMAT, count=len(store), **facts)
