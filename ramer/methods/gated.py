@@ -14,6 +14,7 @@ __all__ = ['FITTED', 'vote_weights', 'count_votes', 'KeyMaps', 'Keys', 'new_keys
 # %% ../../nbs/methods/29_gated.ipynb #5b68aa0a
 import numpy as np
 import torch
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -870,7 +871,17 @@ class KeyedFill(ZeroFill):
         """
         named = clips.in_classes(self.shape["classes"])
         add_keys(self.store, self.keys, self.stage1.scaler(named))
+        self.about = self.about | {"enrolled": self.about.get("enrolled", 0) + len(named)}
         return self
+
+    def check_groups(self, clips: Clips) -> None:
+        "Warn if clips were enrolled and these name no groups, so that nobody's own clips count."
+        if self.about.get("enrolled") and (clips.groups == clips.ids).all():
+            warnings.warn(
+                "the clips name no groups, so clips that were enrolled for their speakers do not "
+                "vote as their own; give Clips the groups",
+                stacklevel=3,
+            )
 
     @property
     def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
@@ -1036,6 +1047,7 @@ class GatedFill(VotingFill):
         Rows of `mask` may differ in condition. Raises ValueError for a mask that does not fit or
         features of other widths than in training.
         """
+        self.check_groups(clips)
         modalities = tuple(self.shape["dims"])
         clips, mask = asked(clips, mask, self.shape["dims"])
         answers = self.zero_answers(clips, mask)
