@@ -152,7 +152,7 @@ def table_of_runs(runs: Path) -> "pd.DataFrame":
             )
         return conditions_table(read_results(home))
 
-
+# %% ../nbs/72_cli.ipynb #dc1dc902
 @app.command()
 def claims(
     dataset: Annotated[str, typer.Option(help="only this data set")] = "",

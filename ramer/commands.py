@@ -114,7 +114,7 @@ def parse_changes(text: str) -> dict[str, Any]:
         raise ValueError(f"--set is {text!r}, expected a JSON object such as '{{\"k\": 10}}'")
     return changes
 
-
+# %% ../nbs/71_commands.ipynb #d63165be
 WRITERS = {".csv": "to_csv", ".json": "to_json", ".parquet": "to_parquet"}
 
 
@@ -156,7 +156,7 @@ class StatusHandler(logging.Handler):
         "Show a line."
         self.status.update(self.format(record))
 
-
+# %% ../nbs/71_commands.ipynb #55d706da
 @contextmanager
 def showing_progress(doing: str) -> Iterator[None]:
     "While the block runs, show on a terminal what ramer logs. Nothing is shown elsewhere."
@@ -224,7 +224,7 @@ def train(
     typer.echo(scores(fitted, judged).round(3).to_string())
     typer.echo(f"saved in {out}; its README.md says what it learned from", err=True)
 
-
+# %% ../nbs/71_commands.ipynb #c2ba08bd
 def fitted_method(
     parts: Any, method: str, name: str, seed: int, fields: dict[str, Any]
 ) -> "Method":
@@ -294,7 +294,7 @@ def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
         )
     return read_layout(sources[0]).clips
 
-
+# %% ../nbs/71_commands.ipynb #71e66106
 @own.command()
 def predict(
     model: Model,
@@ -310,7 +310,7 @@ def predict(
     method = load_method(model)
     give_table(answers(method, clips_to_answer(method, sources), given), out, replace)
 
-
+# %% ../nbs/71_commands.ipynb #e48d44b1
 @own.command()
 @reads_source
 def evaluate(corpus: "Corpus", model: Model, out: Out = None, replace: Replace = False) -> None:
@@ -408,7 +408,7 @@ def tune(
     typer.echo(table.round(3).to_string(index=False), err=True)
     typer.echo(table.setting.iloc[0])
 
-
+# %% ../nbs/71_commands.ipynb #3d6dfc24
 EXTRAS = {
     "compare": ("skops", "statsmodels"),
     "formats": ("h5py", "pyarrow"),
@@ -433,7 +433,7 @@ def doctor() -> None:
     for name, value in findings_here().items():
         typer.echo(f"{name:14} {value}")
 
-
+# %% ../nbs/71_commands.ipynb #f7b21cab
 def findings_here() -> dict[str, str]:
     "What `doctor` says, by name."
     import os

@@ -56,7 +56,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a folder while the block runs; yields whether nobody else held it.
+    """Hold a folder while the block runs; yields whether it was free.
 
     Where the system has no such locks, a folder counts as held by others.
     """
@@ -80,7 +80,7 @@ def is_held(folder: Path) -> bool:
     with locked(folder) as free:
         return not free
 
-
+# %% ../nbs/01_io.ipynb #2905772c
 def left_beside(path: Path, kind: str) -> list[Path]:
     "Folders beside `path` that a program made for it: one that was killed, or that still writes."
     beside = path.parent.glob(".*") if path.parent.is_dir() else ()
@@ -178,7 +178,7 @@ def sign_folder(folder: Path, format: int, **facts: Any) -> None:
     signed = said | {"own_sha256": facts_hash(said)}
     write_text(folder / MANIFEST, json.dumps(signed, indent=1))
 
-
+# %% ../nbs/01_io.ipynb #e5f2a9bd
 def read_manifest(path: Path, what: str, format: int) -> dict[str, Any]:
     """The manifest in a file. what: what the folder holds, "store" or "model".
 

@@ -158,7 +158,7 @@ def advantage(confusions: np.ndarray, simple: np.ndarray) -> Estimate:
     without = ua(total - confusions) - ua(simple_total - simple)
     return Estimate.of(point, without, len(confusions))
 
-
+# %% ../nbs/70_models.ipynb #9135c53e
 def choose_method(
     parts: Parts,
     name: str = "own",
@@ -302,7 +302,7 @@ def stores_of(method: Method) -> list[Any]:
         )
     return [getattr(method, name) for name in names]
 
-
+# %% ../nbs/70_models.ipynb #348e1d86
 def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) -> Receipt:
     """Remove all clips of some groups, and single clips, from a fitted method's stores.
 
@@ -342,7 +342,7 @@ def check_stored(kind: str, name: str, known: np.ndarray) -> None:
 def enrol(method: Method, clips: Clips) -> int:
     """Put clips into a fitted method's store; nothing is retrained. Returns how many.
 
-    Warns if the clips name no groups: then nobody knows whose they are, and they cannot be
+    Warns if the clips name no groups: then it is not known whose they are, and they cannot be
     forgotten together. Raises ValueError for a method without a store, a stored id, an unknown
     class or other widths; nothing is stored then.
     """

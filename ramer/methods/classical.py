@@ -219,7 +219,7 @@ class SavedClassical(Classical):
         except Exception as error:
             raise ValueError(damaged(folder, f"models.skops: {error}")) from error
 
-
+# %% ../../nbs/methods/28_classical.ipynb #5887bb6f
 class SavedRegressions(Classical):
     "A `Classical` method of logistic regressions on disk: their coefficients are tensors."
 

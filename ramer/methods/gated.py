@@ -9,7 +9,8 @@ __all__ = ['FITTED', 'vote_weights', 'count_votes', 'KeyMaps', 'Keys', 'new_keys
            'Mixture', 'spread', 'Gate', 'GateBatch', 'join_evidence', 'join_batches', 'fit_gate', 'gate_for',
            'own_rows', 'Voters', 'labels_and_weights', 'gather_voters', 'drawn_hits', 'evidence_of', 'evidence_without',
            'KeyedFill', 'VotingFill', 'ZeroAnswers', 'learned_answers', 'gate_batch', 'enrolled_gate_batch',
-           'gate_batches', 'GatedFill', 'Explanation', 'mean_cosines', 'explanation_of', 'GatedRetrieval']
+           'gate_batches', 'check_groups', 'GatedFill', 'Explanation', 'mean_cosines', 'explanation_of',
+           'GatedRetrieval']
 
 # %% ../../nbs/methods/29_gated.ipynb #5b68aa0a
 import numpy as np
@@ -874,15 +875,6 @@ class KeyedFill(ZeroFill):
         self.about = self.about | {"enrolled": self.about.get("enrolled", 0) + len(named)}
         return self
 
-    def check_groups(self, clips: Clips) -> None:
-        "Warn if clips were enrolled and these name no groups, so that nobody's own clips count."
-        if self.about.get("enrolled") and (clips.groups == clips.ids).all():
-            warnings.warn(
-                "the clips name no groups, so clips that were enrolled for their speakers do not "
-                "vote as their own; give Clips the groups",
-                stacklevel=3,
-            )
-
     @property
     def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
         "How zero-fill's stages and the keys' training went, where they were trained here."
@@ -1023,6 +1015,16 @@ def gate_batches(method: VotingFill, dev: Clips) -> list[GateBatch]:
             batches.append(enrolled_gate_batch(method, scaled, zero, generator))
     return batches
 
+# %% ../../nbs/methods/29_gated.ipynb #e2424a40
+def check_groups(clips: Clips) -> None:
+    "Warn if clips name no groups: those that were enrolled of their speakers do not count then."
+    if (clips.groups == clips.ids).all():
+        warnings.warn(
+            "the clips name no groups, so clips that were enrolled for their speakers do not vote "
+            "as their own; give Clips the groups",
+            stacklevel=3,
+        )
+
 
 class GatedFill(VotingFill):
     "A VotingFill whose answers a gate mixes; see `KeyedFill`."
@@ -1047,7 +1049,8 @@ class GatedFill(VotingFill):
         Rows of `mask` may differ in condition. Raises ValueError for a mask that does not fit or
         features of other widths than in training.
         """
-        self.check_groups(clips)
+        if self.about.get("enrolled"):
+            check_groups(clips)
         modalities = tuple(self.shape["dims"])
         clips, mask = asked(clips, mask, self.shape["dims"])
         answers = self.zero_answers(clips, mask)

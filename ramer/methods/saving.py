@@ -120,7 +120,7 @@ INTENDED = """For research on emotion recognition, and for use where a wrong ans
 A label is what actors meant or annotators saw, not what a person feels. Do not decide about people
 by it: not about work, school, health, credit or the law."""
 
-
+# %% ../../nbs/methods/16_saving.ipynb #d9a0b36b
 def table_lines(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     "A table in Markdown, a line for each row."
     lines = [head, ["---"] * len(head), *rows]
@@ -170,7 +170,7 @@ def audit_lines(about: Mapping[str, Any]) -> list[str]:
         return ["The clips were not audited; `ramer audit` does."]
     return [f"- {finding}" for finding in about["audit"]] or ["Nothing was found."]
 
-
+# %% ../../nbs/methods/16_saving.ipynb #2fd0a3be
 def model_card(
     config: Mapping[str, Any], about: Mapping[str, Any], says: str, stored: int = 0
 ) -> str:

@@ -161,6 +161,7 @@ class History:
         self.score.append(score)
         if is_best:
             self.chosen = len(self.score) - 1
+        log.debug("epoch %d: loss %.3f, dev UA %.3f", len(self.score) - 1, loss, score)
         return is_best
 
     @property
@@ -168,10 +169,11 @@ class History:
         "The last epoch, from 0; None if nothing was trained by epochs."
         return len(self.score) - 1 if self.score else None
 
-    @property
-    def summary(self) -> tuple[int, int, float]:
-        "How many epochs, the chosen one from 0, and its dev score."
-        return len(self.score), self.chosen, self.score[self.chosen]
+    def end(self, seconds: float) -> None:
+        "Note how long it took."
+        self.seconds = seconds
+        best = self.score[self.chosen]
+        log.info("%d epochs, the best is %d with dev UA %.3f", len(self.score), self.chosen, best)
 
     @property
     def slope(self) -> float | None:
@@ -207,14 +209,11 @@ def fit(
         mean_loss, length = train_epoch(network, loss, optimiser, n_clips, config)
         schedule.step()
         network.eval()
-        is_best = history.add(mean_loss, length, score())
-        log.debug("epoch %d: loss %.3f, dev UA %.3f", epoch, mean_loss, history.score[-1])
-        if is_best:
+        if history.add(mean_loss, length, score()):
             best = {name: value.clone() for name, value in network.state_dict().items()}
         if epoch - history.chosen >= config.patience:
             history.converged = True
             break
     network.load_state_dict(best)
-    history.seconds = time.perf_counter() - start
-    log.info("%d epochs, the best is %d with dev UA %.3f", *history.summary)
+    history.end(time.perf_counter() - start)
     return history
