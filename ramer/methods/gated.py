@@ -864,6 +864,16 @@ class KeyedFill(ZeroFill):
         smoothing = self.keys.smoothing.detach().exp().item()
         return KeyStore(self.config.smoothed, smoothing, sharpness, self.config.k)
 
+    @property
+    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
+        "How zero-fill's stages and the keys' training went, where they were trained here."
+        keys = {"keys": self.keys_history} if self.keys_history else {}
+        return super().histories | keys
+
+# %% ../../nbs/methods/29_gated.ipynb #e11ed83e
+class VotingFill(KeyedFill):
+    "A KeyedFill whose stored clips vote; see `KeyedFill`."
+
     def enrol(self, clips: Clips) -> Self:
         """Add clips, with what they have, to the store of a fitted method; nothing is retrained.
 
@@ -874,16 +884,6 @@ class KeyedFill(ZeroFill):
         add_keys(self.store, self.keys, self.stage1.scaler(named))
         self.about = self.about | {"enrolled": self.about.get("enrolled", 0) + len(named)}
         return self
-
-    @property
-    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
-        "How zero-fill's stages and the keys' training went, where they were trained here."
-        keys = {"keys": self.keys_history} if self.keys_history else {}
-        return super().histories | keys
-
-# %% ../../nbs/methods/29_gated.ipynb #e11ed83e
-class VotingFill(KeyedFill):
-    "A KeyedFill whose stored clips vote; see `KeyedFill`."
 
     def zero_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
         "The answers of zero-fill alone: (N, C). mask: (N, M) bool."
@@ -1025,7 +1025,7 @@ def check_groups(clips: Clips) -> None:
             stacklevel=3,
         )
 
-
+# %% ../../nbs/methods/29_gated.ipynb #9f10d3b7
 class GatedFill(VotingFill):
     "A VotingFill whose answers a gate mixes; see `KeyedFill`."
 
