@@ -102,6 +102,11 @@ class Keys(KeyMaps):
         self.own = nn.Parameter(torch.full(shape, start / self.own_speed))
         self.smoothing = nn.Parameter(torch.tensor(np.log(smoothing)))
 
+    def learned(self) -> tuple[float, float]:
+        "What cosines of the complete clip are multiplied with now: in voting, in smoothing."
+        voting = self.common[-1].detach().exp().mean().item()
+        return voting, self.smoothing.detach().exp().item()
+
     def scale(self, codes: Tensor, own: bool = False) -> Tensor:
         """What each cosine is multiplied with: (B, M), zero for what is missing.
 
@@ -860,9 +865,19 @@ class KeyedFill(ZeroFill):
 
     def empty_store(self) -> KeyStore:
         "A KeyStore that votes and smooths as the keys have learned."
-        sharpness = self.keys.common[-1].detach().exp().mean().item()
-        smoothing = self.keys.smoothing.detach().exp().item()
+        sharpness, smoothing = self.keys.learned()
         return KeyStore(self.config.smoothed, smoothing, sharpness, self.config.k)
+
+    def enrol(self, clips: Clips) -> Self:
+        """Add clips, with what they have, to the store of a fitted method; nothing is retrained.
+
+        They then also vote on clips of their speaker. Classes are matched by name. Returns self.
+        Raises ValueError, and stores nothing, for a stored id, an unknown class or other widths.
+        """
+        scaled = self.stage1.scaler(clips.in_classes(self.shape["classes"]))
+        add_keys(self.store, self.keys, scaled)
+        self.about = self.about | {"enrolled": True}
+        return self
 
     @property
     def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
@@ -873,17 +888,6 @@ class KeyedFill(ZeroFill):
 # %% ../../nbs/methods/29_gated.ipynb #e11ed83e
 class VotingFill(KeyedFill):
     "A KeyedFill whose stored clips vote; see `KeyedFill`."
-
-    def enrol(self, clips: Clips) -> Self:
-        """Add clips, with what they have, to the store of a fitted method; nothing is retrained.
-
-        They then also vote on clips of their speaker. Classes are matched by name. Returns self.
-        Raises ValueError, and stores nothing, for a stored id, an unknown class or other widths.
-        """
-        named = clips.in_classes(self.shape["classes"])
-        add_keys(self.store, self.keys, self.stage1.scaler(named))
-        self.about = self.about | {"enrolled": self.about.get("enrolled", 0) + len(named)}
-        return self
 
     def zero_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
         "The answers of zero-fill alone: (N, C). mask: (N, M) bool."
@@ -1025,7 +1029,7 @@ def check_groups(clips: Clips) -> None:
             stacklevel=3,
         )
 
-# %% ../../nbs/methods/29_gated.ipynb #9f10d3b7
+
 class GatedFill(VotingFill):
     "A VotingFill whose answers a gate mixes; see `KeyedFill`."
 
