@@ -17,7 +17,7 @@ import ramer
 from ..conditions import choose
 from ..data.datasets import available_datasets, load_dataset
 from .readme import write_front
-from ..runs.grids import Part, grid_parts, only
+from ..runs.grids import Part, grid_parts, only, own_parts
 from ramer.runs.jobs import (
     Job,
     condition_jobs,
@@ -126,7 +126,8 @@ def sweep(
 
     Raises ValueError for an unknown grid, data set, method or seed, with the nearest name.
     """
-    parts = only(grid_parts(grid), datasets, methods, seeds)
+    parts = [*grid_parts(grid), *own_parts(datasets, methods)]
+    parts = only(parts, datasets, methods, seeds)
     tuning = tune(parts, to) if tuned_first else to.committed / "tuning"
     if grid == "leaks":
         return measure_leaks(parts, to)

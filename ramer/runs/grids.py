@@ -7,15 +7,16 @@ __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', '
            'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
            'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
            'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of',
-           'publish_parts', 'grid_parts', 'kept', 'check_wanted', 'only']
+           'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only']
 
 # %% ../../nbs/runs/39_grids.ipynb #77eeec87
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..conditions import choose
-from ..data.datasets import available_datasets
+from ..data.datasets import available_datasets, load_dataset, user_folders
 from ..methods.controls import OPPONENTS as PAIRED
+from ..methods.registry import PLUGGED_IN
 from ..methods.released import RELEASED_SWITCHES
 
 # %% ../../nbs/runs/39_grids.ipynb #70a3efa8
@@ -81,12 +82,13 @@ def every_fold(dataset: str) -> tuple[int, ...]:
 # %% ../../nbs/runs/39_grids.ipynb #e02c5232
 def quick_parts() -> list[Part]:
     "One world, two folds, five methods."
-    return [Part("gaussian", ("prior", "zero", "random", "ramer", "bayes"), (0, 1), folds_each=1)]
+    methods = ("prior", "zero", "random", "ramer", "bayes", *PLUGGED_IN)
+    return [Part("gaussian", methods, (0, 1), folds_each=1)]
 
 
 def default_parts() -> list[Part]:
     "The contest on every data set, on as many folds as a quarter of an hour allows."
-    contest = tuple(method for method in CONTEST if method != "store-mean")
+    contest = (*(method for method in CONTEST if method != "store-mean"), *PLUGGED_IN)
     parts = []
     for name in EVERY_SET:
         bound = ("bayes",) if name in SYNTHETIC else ()
@@ -118,7 +120,7 @@ def own_methods(dataset: str) -> tuple[str, ...]:
 
 
 def methods_of(dataset: str) -> tuple[str, ...]:
-    """Every method that is committed of one data set: `EVERY` and its own.
+    """Every method that is committed of one data set: `EVERY`, its own, and `PLUGGED_IN`.
 
     SLOW ones are left out on LARGE sets. A set of `ONE_QUESTION` has the contest, ours, the five
     and the linear ones.
@@ -126,7 +128,7 @@ def methods_of(dataset: str) -> tuple[str, ...]:
     many = tuple(m for m in EVERY if not (m in SLOW and dataset in LARGE))
     if dataset in ONE_QUESTION:
         many = tuple(m for m in many if m in FOR_ONE_QUESTION)
-    return (*many, *own_methods(dataset))
+    return (*many, *own_methods(dataset), *PLUGGED_IN)
 
 
 def publish_parts() -> list[Part]:
@@ -158,6 +160,17 @@ def grid_parts(name: str) -> list[Part]:
     parts = GRIDS[choose("grid", name, GRIDS)]()
     present = set(available_datasets())
     return [part for part in parts if part.dataset in present]
+
+
+def own_parts(datasets: Sequence[str], methods: Sequence[str] = ()) -> list[Part]:
+    """Parts of the data sets among these that are folders of your own, on all of their folds.
+
+    methods: default the contest, and what `PLUGGED_IN` holds.
+    """
+    contest = (*CONTEST, *PLUGGED_IN)
+    mine = [name for name in datasets if name in user_folders() and name not in EVERY_SET]
+    folds = {name: tuple(range(load_dataset(name).folds)) for name in mine}
+    return [Part(name, tuple(methods) or contest, folds[name], folds_each=1) for name in mine]
 
 # %% ../../nbs/runs/39_grids.ipynb #60d5d5a1
 def kept(values: Sequence, wanted: Sequence[str] | None) -> tuple:
