@@ -4,7 +4,7 @@ BIN   := .venv/bin
 READY := .venv/.ready
 JOBS  ?= 2
 RUNS  ?= runs
-LINTED := nbs tests tools benchmarks
+LINTED := nbs tests tools benchmarks examples
 LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
 WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1

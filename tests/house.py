@@ -3,6 +3,9 @@
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -87,3 +90,19 @@ def code_lines(name):
     text = module_path(name).read_text()
     text = re.sub(r"^__all__ = \[.*?\]$", "", text, flags=re.M | re.S)
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def left_out(folder, names):
+    "What a copy of the repository leaves out: hidden and built files, and runs at its top."
+    built = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(folder, names)
+    return built | ({"build", "dist", "runs"} & set(names) if Path(folder) == ROOT else set())
+
+
+def built_wheel(home):
+    "A wheel of a copy of the repository, built below a folder."
+    shutil.copytree(ROOT, home / "tree", ignore=left_out)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
+    command = [*build, str(home / "dist"), str(home / "tree")]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = (home / "dist").glob("*.whl")
+    return wheel

@@ -3,21 +3,21 @@
 import ast
 import configparser
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+import torch
+from house import ROOT, built_wheel
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import ramer
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ABOUT = PROJECT["project"]
 LOCKS = ("requirements.lock", "requirements.uv.lock")
@@ -148,19 +148,9 @@ def test_every_folder_of_the_package_is_packaged():
     assert (ROOT / "ramer" / "py.typed").exists()
 
 
-def left_out(folder, names):
-    "What a copy of the repository leaves out: hidden and built files, and runs at its top."
-    built = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(folder, names)
-    return built | ({"build", "dist", "runs"} & set(names) if Path(folder) == ROOT else set())
-
-
 @pytest.mark.slow
 def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp_path):
-    shutil.copytree(ROOT, tmp_path / "tree", ignore=left_out)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
-    command = [*build, str(tmp_path / "dist"), str(tmp_path / "tree")]
-    subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    wheel = built_wheel(tmp_path)
     held = set(zipfile.ZipFile(wheel).namelist())
     code = [*(ROOT / "ramer").rglob("*.py"), *(ROOT / "ramer" / "checksums").glob("*.txt")]
     data = {"ramer/py.typed", "ramer/rules.toml"}
@@ -174,3 +164,27 @@ def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp
     assert any(name.endswith("/licenses/LICENSE") for name in held)
     assert not [name for name in held if name.endswith((".npz", ".jsonl"))]
     assert not [name for name in held if name.split("/")[-1].startswith("test_")]
+
+
+def installed_bytes(names):
+    "Bytes of these packages and of all that they need, as they are installed here."
+    sizes = {}
+    asked = list(names)
+    while asked:
+        package = distribution(asked.pop())
+        if package.name in sizes:
+            continue
+        files = [Path(package.locate_file(file)) for file in package.files]
+        sizes[package.name] = sum(file.stat().st_size for file in files if file.exists())
+        needs = map(Requirement, package.requires or [])
+        asked += [r.name for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_gigabytes_that_are_stated_are_those_of_an_installation(page):
+    if torch.version.cuda:
+        pytest.skip("torch for NVIDIA cards is installed here")
+    stated = float(re.search(r"([\d.]+) GB on disk", (ROOT / page).read_text())[1])
+    held = installed_bytes(requirements(ABOUT["dependencies"])) / 1e9
+    assert held == pytest.approx(stated, rel=0.2)

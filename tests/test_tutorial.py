@@ -1,0 +1,77 @@
+"The tutorial runs as it stands, from a built wheel, in an empty folder."
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+
+import pandas as pd
+import pytest
+from house import ROOT, built_wheel
+
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "An environment with the wheel; what ramer depends on is found where this one has it."
+    home = tmp_path_factory.mktemp("installed")
+    wheel = built_wheel(home)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "env")], check=True)
+    [site] = (home / "env" / "lib").glob("python*/site-packages")
+    pip = [sys.executable, "-m", "pip"]
+    target = [*pip, "--python", str(home / "env/bin/python"), "install", "-q", "--no-index"]
+    subprocess.run([*target, "--no-deps", str(wheel)], check=True, capture_output=True)
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    return home / "env" / "bin"
+
+
+@pytest.fixture(scope="module")
+def ran(installed, tmp_path_factory):
+    "The folder in which every block ran, and what each said."
+    folder = tmp_path_factory.mktemp("tutorial")
+    path = os.pathsep.join([str(installed), os.environ["PATH"]])
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = clean | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    said = []
+    for language, block in BLOCKS:
+        if "pip install" in block:
+            continue
+        command = [str(installed / "python"), "-c", block] if language else ["bash", "-ec", block]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        said.append((block, done.stdout, done.stderr))
+    return folder, said
+
+
+def test_ramer_is_the_wheels(installed, tmp_path):
+    asked = "import ramer; print(ramer.__file__)"
+    done = subprocess.run(
+        [str(installed / "python"), "-c", asked], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert str(installed.parent) in done.stdout
+
+
+def test_every_block_runs_and_leaves_what_it_says(ran):
+    folder, said = ran
+    assert len(said) == len(BLOCKS) - 1
+    answers = pd.read_csv(folder / "answers.csv")
+    assert set(answers.available) == {"l"} and len(answers) == 300
+    assert set(pd.read_parquet(folder / "answers.parquet").available) == {"a+v+l", "a+l"}
+    assert len(pd.read_csv(folder / "reasons.csv")) == 3 * 300
+    assert (folder / "gated" / "README.md").exists()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_the_model_is_better_than_chance_and_the_choice_gives_its_reason(ran):
+    _, said = ran
+    trained = next(error for block, _, error in said if "--out model" in block)
+    assert "one-logistic suffices" in trained or "is better than one-logistic" in trained
+    accuracy = re.search(r"new speakers: ([\d.]+)", said[-1][1])
+    assert float(accuracy[1]) > 0.5
+
+
+def test_nothing_asks_for_make_or_a_clone():
+    assert "make " not in re.sub(r"[^`]*`make`", "", "\n".join(block for _, block in BLOCKS))
