@@ -53,7 +53,9 @@ def frame_views(X: pd.DataFrame, blocks: Blocks | None) -> Views:
         chosen = blocks_of(X, blocks)
         return {m: X[list(columns)].to_numpy(np.float32) for m, columns in chosen.items()}
     except KeyError as error:
-        raise ValueError(f"blocks name columns that X has not: {error}") from None
+        raise ValueError(
+            f"blocks name columns that X has not: {error.args[0]}; expected some of its columns"
+        ) from None
 
 
 def matrix_views(matrix: np.ndarray, blocks: Blocks) -> Views:
@@ -61,7 +63,9 @@ def matrix_views(matrix: np.ndarray, blocks: Blocks) -> Views:
     try:
         return {m: matrix[:, columns] for m, columns in blocks.items()}
     except IndexError as error:
-        raise ValueError(f"blocks do not fit X of shape {matrix.shape}: {error}") from None
+        raise ValueError(
+            f"blocks do not fit X of shape {matrix.shape}: {error}; expected numbers of its columns"
+        ) from None
 
 # %% ../nbs/69_estimators.ipynb #6c441e34
 def as_views(X: Any, blocks: Blocks | None = None) -> Views:

@@ -254,7 +254,8 @@ def check_lengths(modality: str, lengths: np.ndarray, n: int, padded: int) -> No
     "Raise ValueError unless lengths are n numbers from 1 to the padded length."
     if lengths.shape != (n,) or (lengths < 1).any() or (lengths > padded).any():
         raise ValueError(
-            f"lengths of {modality!r} must be {n} numbers from 1 to {padded}, the padded length"
+            f"lengths of {modality!r} have shape {lengths.shape}, up to {lengths.max(initial=0)}; "
+            f"expected {n} numbers from 1 to {padded}, the padded length"
         )
 
 # %% ../../nbs/data/03_clips.ipynb #8f5ced80

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 from ..conditions import choose
 from .clips import Clips, Provenance
-from .folders import Corpus, read_folder, read_table_of_clips
+from .folders import Corpus, fold_numbers, read_folder, read_table_of_clips
 from .folds import Dataset, group_folds, grouped_dataset
 from .worlds import WORLD_PROTOCOL, WORLDS, world_dataset
 
@@ -528,7 +528,7 @@ def protocol_name(name: str) -> str:
     folder = named_folder(name)
     if folder:
         table = read_table_of_clips(folder)
-        fold = table.fold.replace("", "-1").astype(float).to_numpy(int)
+        fold = fold_numbers(table.fold)
         is_labelled = (table.label != "").to_numpy()
         return folder_protocol(folder, table.split.to_numpy(str), fold, is_labelled)[0]
     return WORLD_PROTOCOL if name in WORLDS else REAL[name].protocol

@@ -718,7 +718,9 @@ def guess_layout(source: Path | str) -> str:
     """
     source = Path(source)
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist")
+        raise FileNotFoundError(
+            f"{source} does not exist; expected a folder with clips.csv, or another layout"
+        )
     looks = {
         "folder": (source / "clips.csv").exists() or (source / "clips.parquet").exists(),
         "gcnet": (source / "target").is_dir() and (source / "A").is_dir(),

@@ -25,7 +25,14 @@ import pandas as pd
 
 from ..conditions import choose
 from .clips import Clips, Provenance
-from .folders import Corpus, label_numbers, read_table_of_clips, stack_by_id, write_folder
+from ramer.data.folders import (
+    Corpus,
+    fold_numbers,
+    label_numbers,
+    read_table_of_clips,
+    stack_by_id,
+    write_folder,
+)
 from .words import sentence_encoder
 
 # %% ../../nbs/data/67_media.ipynb #e6acc9b4
@@ -345,7 +352,7 @@ def gather(
     groups = np.where(table.group == "", table.id, table.group)
     provenance = {modality: EXTRACTORS[modality].provenance for modality in arrays}
     clips = Clips(table.id, arrays, labels, classes, groups, provenance=provenance)
-    fold = table.fold.replace("", "-1").astype(int)
+    fold = fold_numbers(table.fold)
     return Corpus(clips, np.stack(present, 1), table.split, fold, tuple(problems))
 
 # %% ../../nbs/data/67_media.ipynb #f302d093
