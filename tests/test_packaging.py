@@ -95,7 +95,7 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "compare", "formats", "media", "sources", "notebooks", "dev"]
+    "extra", ["", "compare", "formats", "hub", "media", "sources", "notebooks", "dev"]
 )
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
     wanted = (
