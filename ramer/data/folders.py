@@ -242,7 +242,7 @@ def frame_counts(table: pd.DataFrame, column: str) -> np.ndarray:
         )
     return counts.to_numpy(np.int64).clip(min=1)
 
-
+# %% ../../nbs/data/06_folders.ipynb #52701145
 def read_arrays(path: Path, table: pd.DataFrame) -> FeatureColumns:
     "An array for each id, from .npz or .safetensors."
     ids = table.id.tolist()
@@ -357,7 +357,7 @@ def check_table(
             except ValueError as error:
                 raise ValueError(f"{error}; or name it in ignore of about.json") from None
 
-
+# %% ../../nbs/data/06_folders.ipynb #2d0c6903
 NOT_NUMBERS = (
     "it holds no array of numbers, or objects, which are never unpickled; save it again by "
     "numpy.save, of float32"

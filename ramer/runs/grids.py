@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'PUBLISHED', 'VARIANTS',
-           'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'SWITCHES', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
+           'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'READINGS', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
            'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
            'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of',
            'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only']
@@ -53,7 +53,7 @@ VARIANTS = ("if-mmin-1", "ae-lineage", *PUBLISHED)
 EVERY = (*CONTEST, *OURS, *OPPONENTS, *VARIANTS)
 FOR_ONE_QUESTION = (*CONTEST, *OURS, *FIVE, *PUBLISHED, "logistic", "one-logistic", "lda")
 DATABASES = ("zero", "random", "ramer", "ramer-medium", "ramer-large", "ramer-turbo")
-SWITCHES = tuple(f"ramer+{name}" for name in RELEASED_SWITCHES)
+READINGS = (*(f"ramer+{name}" for name in RELEASED_SWITCHES), "ramer-released")  # of the code
 
 REAL_SETS = (
     "mosi", "ravdess-goemotions", "crema-d",
@@ -113,7 +113,7 @@ def own_methods(dataset: str) -> tuple[str, ...]:
     """
     bound = ("bayes",) if dataset in SYNTHETIC else ()
     databases = DATABASES[3:] if dataset == "mer2024-shaped" else ()
-    released = (*SWITCHES, "ramer-released") if dataset == "ravdess-goemotions" else ()
+    released = READINGS if dataset == "ravdess-goemotions" else ()
     of_the_mask = OF_THE_MASK if dataset in INCOMPLETE else ()
     pairs = PAIRS if dataset in REAL_SETS else ()
     return (*bound, *databases, *of_the_mask, *pairs, *released)
@@ -136,14 +136,14 @@ def publish_parts() -> list[Part]:
     parts = []
     for name in EVERY_SET:
         seeds = FIRST_SEED if name in SYNTHETIC else FIVE_SEEDS
-        methods = tuple(m for m in methods_of(name) if m not in SWITCHES)
-        switches = tuple(m for m in methods_of(name) if m in SWITCHES)
+        methods = tuple(m for m in methods_of(name) if m not in READINGS)
+        readings = tuple(m for m in methods_of(name) if m in READINGS)
         parts.append(Part(name, methods, every_fold(name), seeds, folds_each=1))
-        if switches:  # what each changes of RAMER, not opponents
-            parts.append(Part(name, switches, every_fold(name), FIRST_SEED, folds_each=1))
+        if readings:  # what each changes of RAMER, not opponents
+            parts.append(Part(name, readings, every_fold(name), FIRST_SEED, folds_each=1))
     return parts
 
-
+# %% ../../nbs/runs/39_grids.ipynb #54fb215a
 GRIDS: dict[str, Callable[[], list[Part]]] = {
     "quick": quick_parts,
     "default": default_parts,
