@@ -36,9 +36,9 @@ sync: $(READY)  ## export the notebooks to ramer/ and clean them
 render: $(READY)  ## rerun the library notebooks and keep their outputs
 	$(BIN)/python tools/render.py
 lock:           ## resolve the exact versions again
-	uv pip compile -q pyproject.toml --all-extras --group dev -c constraints.txt $(WHERE) \
+	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev -c constraints.txt $(WHERE) \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header -o requirements.lock
-	uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements.uv.lock <<< "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
+	$(BIN)/uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements.uv.lock <<< "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
 clean:          ## remove the environment and what was built
 	rm -rf .venv build dist *.egg-info
 $(READY): requirements.lock pyproject.toml
