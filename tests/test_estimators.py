@@ -1,4 +1,4 @@
-"""The estimators among others: scikit-learn's checks and tools, and what iMML splits and imputes."""
+"""The estimators among others: scikit-learn's checks and tools, iMML's splitters and imputers."""
 
 import numpy as np
 import pandas as pd

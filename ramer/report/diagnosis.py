@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['POOR_RETRIEVAL', 'HARMFUL_FUSION', 'UNSTABLE_TRAINING', 'SIGNATURES', 'LESS_RATE', 'COLORS', 'Sign',
            'incomplete_conditions', 'RetrievalMeasures', 'purity', 'class_shares', 'mean_directions', 'mean_similarity',
-           'retrieval_measures', 'purity_sign', 'retrieval_signs', 'FusionMeasures', 'condition_answers', 'fill_cosine',
-           'fusion_measures', 'far_sign', 'fusion_signs', 'gradient_sign', 'part_signs', 'training_signs', 'Diagnosis',
+           'Search', 'search_of', 'retrieval_measures', 'purity_sign', 'retrieval_signs', 'FusionMeasures',
+           'condition_answers', 'fill_cosine', 'fusion_measures', 'far_sign', 'fusion_signs', 'VoteMeasures',
+           'vote_measures', 'vote_signs', 'gradient_sign', 'part_signs', 'training_signs', 'Diagnosis',
            'diagnose_method', 'protocol_of', 'diagnose', 'sign_text', 'verdict_on', 'diagnosis_text', 'draw_purity',
            'draw_hubs', 'draw_fills', 'draw_training', 'draw_diagnosis']
 
 # %% ../../nbs/report/62_diagnosis.ipynb #e3b3882b
+import copy
 import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,10 +33,11 @@ from ..evaluation.protocol import Protocol
 from ..methods.base import Method
 from ..methods.config import Config
 from ..methods.encoders import hidden_features
+from ..methods.gated import GatedRetrieval
 from ..methods.rag import Ramer
 from ..methods.registry import load_method
 from ..methods.training import dev_ua
-from ..retrieval.store import Hits, RetrievalStore, unit
+from ..retrieval.store import Exclusion, Hits, RetrievalStore, unit
 
 # %% ../../nbs/report/62_diagnosis.ipynb #01b26de9
 POOR_RETRIEVAL = "poor retrieval"
@@ -102,7 +106,7 @@ def class_shares(labels: np.ndarray, classes: int) -> np.ndarray:
 def mean_directions(store: RetrievalStore) -> dict[str, np.ndarray]:
     "{modality: the mean (H,) of the stored rows at length 1, of the clips that have it}."
     directions = {}
-    for i, (m, x) in enumerate(store.features.items()):
+    for i, (m, x) in enumerate(store.compared.items()):
         present = store.present[:, i]
         directions[m] = unit(x[present]).mean(0)
     return directions
@@ -122,15 +126,38 @@ def mean_similarity(
     return sum(cosines) / len(cosines)
 
 # %% ../../nbs/report/62_diagnosis.ipynb #c6bbba76
-def retrieval_measures(method: Ramer, dev: Clips) -> RetrievalMeasures:
-    "The RetrievalMeasures of a fitted method on labelled dev clips."
-    queries = method.query_features(method.stage1.scaler(dev))
+class Search(NamedTuple):
+    """How a fitted method searches. queries: (N, M, width), of some clips.
+
+    searched: the store whose rows are compared. find: condition -> Hits of the queries.
+    """
+
+    queries: Tensor
+    searched: RetrievalStore
+    find: Callable[[Condition], Hits]
+
+
+@torch.no_grad()
+def search_of(method: Ramer | GatedRetrieval, clips: Clips) -> Search:
+    "The Search of a method with neighbours, for clips."
+    scaled = method.stage1.scaler(clips)
+    if isinstance(method, Ramer):
+        queries = method.query_features(scaled)
+        return Search(queries, method.searched, lambda c: method.neighbours(queries, c.code))
+    keys = method.keys.of(scaled)
     store = method.store
-    directions = mean_directions(method.searched)
+    return Search(keys, store, lambda c: method.common_rows(store, keys, c, Exclusion()))
+
+
+def retrieval_measures(method: Ramer | GatedRetrieval, dev: Clips) -> RetrievalMeasures:
+    "The RetrievalMeasures of a fitted method on labelled dev clips."
+    queries, searched, find = search_of(method, dev)
+    store = method.store
+    directions = mean_directions(searched)
     counts = np.zeros(len(store), int)
     purities, contrasts = {}, []
     for condition in incomplete_conditions(dev.modalities):
-        hits = method.neighbours(queries, condition.code)
+        hits = find(condition)
         purities[condition.name] = purity(hits, store, dev.labels)
         np.add.at(counts, hits.rows[hits.found], 1)
         overall = mean_similarity(queries, condition, directions)
@@ -275,6 +302,48 @@ def fusion_signs(found: FusionMeasures) -> list[Sign]:
         Sign(HARMFUL_FUSION, "harmful", gain, found.own < found.exchanged, harmful, fewer),
     ]
 
+# %% ../../nbs/report/62_diagnosis.ipynb #9b1efb6d
+class VoteMeasures(NamedTuple):
+    """What votes are worth on dev clips, over all incomplete conditions.
+
+    changed: share of answers that change with the votes. own, without: UA with and without them.
+    """
+
+    changed: float
+    own: float
+    without: float
+
+
+def vote_measures(method: GatedRetrieval, dev: Clips) -> VoteMeasures:
+    "The VoteMeasures of a fitted method on labelled dev clips."
+    alone = copy.copy(method)
+    alone.store = method.empty_store()
+    voted, unvoted = [], []
+    for condition in incomplete_conditions(dev.modalities):
+        mask = condition.masks(len(dev))
+        voted.append(torch.from_numpy(method.predict_proba(dev, mask)))
+        unvoted.append(torch.from_numpy(alone.predict_proba(dev, mask)))
+    labels = torch.from_numpy(dev.labels).repeat(len(voted))
+    own, without = torch.cat(voted), torch.cat(unvoted)
+    return VoteMeasures(
+        changed=float((own.argmax(1) != without.argmax(1)).float().mean()),
+        own=dev_ua(own, labels),
+        without=dev_ua(without, labels),
+    )
+
+
+def vote_signs(found: VoteMeasures) -> list[Sign]:
+    "The Signs of harmful fusion where neighbours vote."
+    changed, gain = found.changed, found.own - found.without
+    ignored = f"{changed:.3f} of the answers change with the neighbours' votes, limit 0.01"
+    harmful = f"UA {found.own:.3f} with the neighbours' votes, {found.without:.3f} without"
+    simpler = "the gate is closed: a linear model (method one-logistic) does the same with less"
+    fewer = "the votes mislead: fewer neighbours (k), or a method without a store"
+    return [
+        Sign(HARMFUL_FUSION, "ignored", changed, changed < 0.01, ignored, simpler),
+        Sign(HARMFUL_FUSION, "harmful", gain, gain < 0, harmful, fewer),
+    ]
+
 # %% ../../nbs/report/62_diagnosis.ipynb #20c788f1
 LESS_RATE = "lower learning_rate"
 
@@ -335,7 +404,8 @@ def training_signs(training: dict[str, Any], seeds: Sequence[float] = ()) -> lis
 class Diagnosis(NamedTuple):
     """What was measured of a run.
 
-    retrieval, fusion: None for a method without neighbours. training: its `training_record`.
+    retrieval: None for a method without neighbours, fusion for one that fills nothing. training:
+    its `training_record`.
     """
 
     signs: list[Sign]
@@ -352,12 +422,18 @@ def diagnose_method(
     training: its `training_record`. seeds: see `training_signs`.
     """
     in_training = training_signs(training, seeds)
-    if not isinstance(method, Ramer) or not hasattr(method, "store") or not len(dev):
+    if not isinstance(method, (Ramer, GatedRetrieval)) or not hasattr(method, "store"):
+        return Diagnosis(in_training, None, None, training)
+    if not len(dev):
         return Diagnosis(in_training, None, None, training)
     retrieval = retrieval_measures(method, dev)
+    signs = [*retrieval_signs(retrieval), *in_training]
+    if isinstance(method, GatedRetrieval):
+        return Diagnosis(
+            [*vote_signs(vote_measures(method, dev)), *signs], retrieval, None, training
+        )
     fusion = fusion_measures(method, dev)
-    signs = [*retrieval_signs(retrieval), *fusion_signs(fusion), *in_training]
-    return Diagnosis(signs, retrieval, fusion, training)
+    return Diagnosis([*fusion_signs(fusion), *signs], retrieval, fusion, training)
 
 
 def protocol_of(folder: Path, config: Config, data_hash: str) -> Protocol:
@@ -459,14 +535,15 @@ def draw_training(ax: Axes, training: dict[str, Any]) -> None:
 
 
 def draw_diagnosis(diagnosis: Diagnosis) -> Figure:
-    "Four panels for a method with neighbours, one for another."
+    "A panel for each thing measured: four for a method that fills, three where neighbours vote."
     _, retrieval, fusion, training = diagnosis
-    n = 1 if retrieval is None else 4
-    figure, [axes] = plt.subplots(1, n, figsize=(3.4 * n, 2.9), squeeze=False)
-    if retrieval is not None and fusion is not None:
-        draw_purity(axes[0], retrieval)
-        draw_hubs(axes[1], retrieval)
-        draw_fills(axes[2], fusion)
-    draw_training(axes[-1], training)
+    draw = [partial(draw_training, training=training)]
+    if fusion is not None:
+        draw.insert(0, partial(draw_fills, found=fusion))
+    if retrieval is not None:
+        draw[:0] = [partial(draw_purity, found=retrieval), partial(draw_hubs, found=retrieval)]
+    figure, [axes] = plt.subplots(1, len(draw), figsize=(3.4 * len(draw), 2.9), squeeze=False)
+    for ax, panel in zip(axes, draw):
+        panel(ax)
     figure.tight_layout()
     return figure
