@@ -109,3 +109,17 @@ def test_the_committed_coverage_is_of_the_whole_grid_and_between_93_and_97():
     assert set(table["shape"]) == {shape.name for shape, _ in parts["GRID"]}
     assert table.coverage.between(0.93, 0.97).all()
     assert table["old coverage"].min() < 0.6 and table["old coverage"].max() > 0.99
+
+
+def test_a_first_answer_is_measured_in_every_way(tmp_path):
+    options = ["--dataset", "gaussian", "--repeats", 1, "--epochs", 2, "--out", tmp_path / "t.csv"]
+    run_benchmark("first_answer.py", *options)
+    table = pd.read_csv(tmp_path / "t.csv").set_index("way")
+    assert table["times as long"]["scikit-learn"] == 1
+    assert (table["accuracy, complete"] > 0.3).all() and table.lines.between(8, 20).all()
+
+
+def test_the_committed_first_answers_are_of_the_programs_that_are_there():
+    table = pd.read_csv(ROOT / "benchmarks" / "first-answer.csv")
+    lines_of = imported("first_answer.py")["lines_of"]
+    assert [lines_of(way) for way in table.way] == table.lines.tolist()

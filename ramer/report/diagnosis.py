@@ -174,7 +174,7 @@ def retrieval_measures(method: Ramer | GatedRetrieval, dev: Clips) -> RetrievalM
         contrast=float(np.mean(contrasts)),
     )
 
-
+# %% ../../nbs/report/62_diagnosis.ipynb #347b99e9
 def purity_sign(found: RetrievalMeasures) -> Sign:
     "Whether neighbours are no better than chance."
     mean = float(np.mean(list(found.purity.values())))
