@@ -13,7 +13,7 @@ from ramer.conditions import all_conditions, by_condition, condition_mask, rando
 from ramer.data.clips import Clips
 from ramer.data.datasets import load_dataset
 from ramer.data.worlds import WORLDS, World, sample
-from ramer.evaluation.protocol import Protocol
+from ramer.evaluation.protocol import Protocol, cut_dev, judged_conditions
 from ramer.methods.pretraining import pretrain
 from ramer.methods.registry import configure, load_method, make_method
 
@@ -460,3 +460,29 @@ def test_where_all_modalities_hold_the_same_one_is_nearly_enough(name):
     complete = accuracy(method, new, "avl")
     assert complete > 0.7
     assert min(accuracy(method, new, m) for m in "avl") >= 0.95 * complete
+
+
+def many_modalities(n_modalities, n=90):
+    "Clips of many narrow modalities."
+    generator = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    names = "abcdefghijklmnop"[:n_modalities]
+    x = {m: generator.normal(size=(n, 4)) + 0.5 * labels[:, None] for m in names}
+    return Clips([f"c{i}" for i in range(n)], x, labels, ("x", "y", "z"))
+
+
+@pytest.mark.parametrize(
+    "name", ["zero", "ramer", "ramer-gated", "mmin", "logistic", "average-momke"]
+)
+def test_twelve_modalities_are_learned_under_thirty_one_conditions(name, tmp_path):
+    train, dev = cut_dev(many_modalities(12), 0)
+    method = make_method(configure("own", name, epochs=1)).fit(train, dev)
+    method.save(tmp_path / "model")
+    for condition in ("a", "bdfh", "abcdefghijkl"):  # one that is not among them, too
+        mask = condition_mask(condition, len(dev), dev.modalities)
+        answer = method.predict_proba(dev, mask)
+        np.testing.assert_allclose(answer.sum(1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(
+            load_method(tmp_path / "model").predict_proba(dev, mask), answer
+        )
+    assert len(judged_conditions(train, dev)) == 31

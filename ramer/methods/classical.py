@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from ..conditions import Condition, by_condition, mask_codes
+from ..conditions import Condition, by_condition, condition_codes, mask_codes
 from ..data.clips import Clips, Scaler
 from .base import Method, asked
 from .config import Config
@@ -53,8 +53,9 @@ def modality_columns(condition: Condition, dims: Mapping[str, int]) -> np.ndarra
 
 
 def conditions_of(modalities: Sequence[str]) -> list[Condition]:
-    "All conditions, in the order of their codes."
-    return [Condition.from_code(code, modalities) for code in range(1, 2 ** len(modalities))]
+    "The conditions that are learned, in the order of their codes."
+    codes = condition_codes(len(modalities)).tolist()
+    return [Condition.from_code(code, modalities) for code in codes]
 
 
 def shown(clips: Clips) -> list[tuple[Condition, np.ndarray, np.ndarray]]:
@@ -96,6 +97,14 @@ class ConditionModels(Method):
     def conditions(self) -> list[Condition]:
         "The conditions of the modalities that it was fitted on."
         return conditions_of(tuple(self.shape["dims"]))
+
+    def answering(self, condition: Condition) -> Condition:
+        "The learned condition that answers one: itself, or, unlearned, the largest within it."
+        learned = self.conditions
+        if condition in learned:
+            return condition
+        inside = [c for c in learned if set(c.available) <= set(condition.available)]
+        return max(inside, key=lambda c: len(c.available))
 
     def columns(self, condition: Condition) -> np.ndarray:
         "Which columns of the table a condition's own model sees: (D,) bool."
@@ -183,8 +192,9 @@ class Classical(ConditionModels):
             table = np.nan_to_num(table)
         answer = np.zeros((len(clips), len(self.shape["classes"])))
         for condition, rows in by_condition(mask, modalities):
-            model = self.model(condition)
-            seen = table[rows][:, self.columns(condition)] if self.per_condition else table[rows]
+            known = self.answering(condition)
+            model = self.model(known)
+            seen = table[rows][:, self.columns(known)] if self.per_condition else table[rows]
             answer[np.ix_(rows, model.classes_)] = model.predict_proba(seen)
         return answer / answer.sum(1, keepdims=True)  # some sum to one in float32 only
 

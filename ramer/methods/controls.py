@@ -19,7 +19,7 @@ from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from torch import Tensor
 from torch.nn import functional as F
 from typing import Any, Self
-from ..conditions import by_condition, choose
+from ..conditions import by_condition, choose, condition_codes
 from ..data.clips import Clips, Scaler
 from ..data.worlds import WORLDS, posterior
 from .base import Method, asked
@@ -241,8 +241,8 @@ class PairParts(Method):
 
     @property
     def codes(self) -> np.ndarray:
-        "The codes of all conditions: (2 ** M - 1,) int."
-        return np.arange(1, 2 ** len(self.shape["dims"]))
+        "The codes of the conditions that are learned: (n,) int."
+        return condition_codes(len(self.shape["dims"]))
 
     def use(self, opponent: Method) -> None:
         """Take a network that the same clips have fitted: `fit` then fits the regressions only.

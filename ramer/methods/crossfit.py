@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from numpy.typing import ArrayLike
 from torch import Tensor
 from typing import NamedTuple, Self
-from ..conditions import Condition
+from ..conditions import Condition, condition_codes
 from ..data.clips import Clips
 from ..data.folds import group_folds
 from .config import Config
@@ -374,7 +374,7 @@ def agreement_table(methods: Mapping[str, Ramer], train: Clips, dev: Clips) -> p
     methods: fitted on just these train clips, and not loaded. A row for each method and where; a
     column for each condition in which something is missing.
     """
-    codes = range(1, 2 ** len(dev.modalities) - 1)
+    codes = condition_codes(len(dev.modalities))[:-1]
     conditions = [Condition.from_code(code, dev.modalities) for code in codes]
     rows: dict[tuple[str, str], list[float]] = {}
     for name, method in methods.items():

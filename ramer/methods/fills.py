@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from torch.nn import functional as F
 from typing import Any, Self, TypeAlias, cast
-from ..conditions import Condition, code_masks, mask_codes, within
+from ..conditions import Condition, code_masks, condition_codes, mask_codes, within
 from ..data.clips import Clips
 from .base import Method, asked
 from .saving import load_scaler, scaler_tensors
@@ -111,7 +111,7 @@ class SlotTraining(SlotMethod):
 
     def learned_codes(self, n_modalities: int) -> np.ndarray:
         "The codes of the conditions that are drawn and scored, all but the unseen: (n,) int64."
-        return np.setdiff1d(np.arange(1, 2**n_modalities), self.unseen)
+        return np.setdiff1d(condition_codes(n_modalities), self.unseen)
 
     def start_network(self) -> Network:
         "What stage 3 begins with: a copy of stage 1's network, or a fresh one."

@@ -22,7 +22,13 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Any, NamedTuple, Self
-from ..conditions import Condition, by_condition, code_masks
+from ramer.conditions import (
+    Condition,
+    by_condition,
+    code_masks,
+    condition_codes,
+    condition_slots,
+)
 from ..data.clips import Clips
 from .base import asked
 from .classical import feature_table, regression
@@ -314,7 +320,7 @@ class EpisodePass:
         self.classes = len(clips.classes)
         self.present = torch.from_numpy(clips.present)
         self.groups = torch.from_numpy(np.unique(groups, return_inverse=True)[1])
-        self.codes = np.arange(1, 2 ** len(self.x)) if codes is None else codes
+        self.codes = condition_codes(len(self.x)) if codes is None else codes
         self.smoothed = config.smoothed
         self.dropout = config.input_dropout
         self.generator = np.random.default_rng(config.seed)
@@ -493,7 +499,8 @@ class LinearAnswers(nn.Module):
         super().__init__()
         self.modalities = tuple(dims)
         self.widths = list(dims.values())
-        n = 2 ** len(dims)
+        self.slots = condition_slots(len(dims))
+        n = int(self.slots.max()) + 1
         weight = torch.zeros(n, classes, sum(self.widths))
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(n, classes), requires_grad=False)
@@ -504,8 +511,9 @@ class LinearAnswers(nn.Module):
 
         x: {modality: (N, D)}.
         """
-        logits = torch.cat(list(x.values()), 1) @ self.weight[code].T + self.bias[code]
-        return self.fitted[code] * torch.softmax(logits, 1)
+        slot = self.slots[code]
+        logits = torch.cat(list(x.values()), 1) @ self.weight[slot].T + self.bias[slot]
+        return self.fitted[slot] * torch.softmax(logits, 1)
 
     def columns(self, code: int) -> np.ndarray:
         "(D,) bool: the columns of the modalities that are available under a condition code."
@@ -517,19 +525,20 @@ class LinearAnswers(nn.Module):
         weight = torch.from_numpy(model.coef_).float()
         known = model.classes_[-len(weight) :]  # of two classes it has the second's line only
         kept = np.flatnonzero(self.columns(code))
-        self.fitted[code] = 1.0
-        self.bias[code] = -1e9
-        self.bias[code, model.classes_] = 0.0
-        self.bias[code, known] = bias
-        self.weight[code, known[:, None], kept] = weight
+        slot = self.slots[code]
+        self.fitted[slot] = 1.0
+        self.bias[slot] = -1e9
+        self.bias[slot, model.classes_] = 0.0
+        self.bias[slot, known] = bias
+        self.weight[slot, known[:, None], kept] = weight
 
     @property
     def parameters_used(self) -> int:
         "How many weights the regressions have: those of their own modalities only."
         used = 0
-        for code in torch.nonzero(self.fitted)[:, 0].tolist():
+        for code in condition_codes(len(self.modalities)).tolist():
             columns = int(self.columns(code).sum())
-            used += self.bias.shape[1] * (columns + 1)
+            used += int(self.fitted[self.slots[code]]) * self.bias.shape[1] * (columns + 1)
         return used
 
 # %% ../../nbs/methods/29_gated.ipynb #8a68c0c0

@@ -24,7 +24,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Any, NamedTuple, Self, TypeAlias
-from ..conditions import Condition, code_masks, within
+from ..conditions import Condition, code_masks, condition_codes, within
 from ..data.clips import Clips, Scaler
 from .base import Method, asked
 from .saving import load_scaler, scaler_tensors
@@ -284,7 +284,7 @@ class VectorTraining(VectorParts):
         self.scaler = Scaler.fit(train)
         self.shape = network_shape(train) | {"clips": len(train)}
         self.histories = {}
-        codes = np.arange(1, 2 ** len(train.modalities))
+        codes = condition_codes(len(train.modalities))
         learned = codes[:-1] if self.config.recipe == "published" else codes
         with deterministic(self.config.seed):
             train, dev = self.scaler(train), self.scaler(dev)

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from scipy.stats import norm
 from typing import Any
-from ..conditions import Condition
+from ..conditions import Condition, condition_codes
 from ..data.clips import Clips
 from ..evaluation.metrics import confusion_matrix, ua
 from ..evaluation.protocol import Protocol, apart
@@ -83,7 +83,7 @@ def dev_confusion(method: Method, dev: Clips) -> np.ndarray:
     dev = dev.labelled()
     predicted: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for code in range(1, 2 ** len(dev.modalities)):
+    for code in condition_codes(len(dev.modalities)).tolist():
         condition = Condition.from_code(code, dev.modalities)
         clips = dev[condition.rows(dev.present)]
         if len(clips):
