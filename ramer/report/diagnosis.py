@@ -519,7 +519,7 @@ def draw_fills(ax: Axes, found: FusionMeasures) -> None:
     ax.margins(y=0.3)
     ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
-
+# %% ../../nbs/report/62_diagnosis.ipynb #e75e1bd5
 COLORS = ("#222222", "#4477aa", "#228833", "#aa3377", "#ee7733", "#66ccee")
 
 
