@@ -447,7 +447,7 @@ def protocol_of(folder: Path, config: Config, data_hash: str) -> Protocol:
         )
     return protocol
 
-
+# %% ../../nbs/report/62_diagnosis.ipynb #e6c65cbf
 def diagnose(folder: Path | str) -> Diagnosis:
     """The Diagnosis of a finished run folder, on the dev clips that lack no modality.
 
