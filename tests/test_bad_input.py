@@ -85,10 +85,22 @@ COMMANDS = {
     "no such folder": (["train", "{home}/nowhere"], "does not exist"),
     "no such model": (["predict", "{home}/nowhere", "{home}/clips"], "holds no saved method"),
     "a folder that is no model": (["predict", "{home}/clips", "{home}/clips"], "holds no saved"),
-    "unknown method": (["train", "{home}/clips", "--method", "rammer"], "did you mean 'ramer'?"),
-    "unknown field": (["train", "{home}/clips", "--set", '{"epoch": 1}'], "did you mean 'epochs'?"),
-    "no JSON": (["train", "{home}/clips", "--set", "epochs=1"], "expected JSON such as"),
-    "no object": (["train", "{home}/clips", "--set", "3"], "expected a JSON object"),
+    "unknown method": (
+        ["train", "{home}/clips", "--out", "{home}/new", "--method", "rammer"],
+        "did you mean 'ramer'?",
+    ),
+    "unknown field": (
+        ["train", "{home}/clips", "--out", "{home}/new", "--set", '{"epoch": 1}'],
+        "did you mean 'epochs'?",
+    ),
+    "no JSON": (
+        ["train", "{home}/clips", "--out", "{home}/new", "--set", "epochs=1"],
+        "expected JSON such as",
+    ),
+    "no object": (
+        ["train", "{home}/clips", "--out", "{home}/new", "--set", "3"],
+        "expected a JSON object",
+    ),
     "a model is there": (["train", "{home}/clips", "--out", "{home}/gated"], "choose another"),
     "no model to replace": (
         ["train", "{home}/clips", "--out", "{home}/clips", "--replace"],

@@ -36,7 +36,7 @@ class Checkpoints:
         self.started += 1
         return Checkpoint(self.folder / f"training-{self.started}.pt", self.every)
 
-
+# %% ../../nbs/methods/14_checkpoints.ipynb #24414be5
 class Checkpoint:
     "The place of one training. path: its file; None: nothing is kept."
 
@@ -68,7 +68,7 @@ class Checkpoint:
         write_bytes(self.path, buffer.getvalue())
         self.kept_at = time.monotonic()
 
-
+# %% ../../nbs/methods/14_checkpoints.ipynb #f3c0edd6
 CURRENT: ContextVar[Checkpoints | None] = ContextVar("checkpoints", default=None)
 
 
@@ -83,7 +83,8 @@ def checkpointed(folder: Path | str, key: dict[str, Any], every: float = 30.0) -
     """Let the trainings in the block go on from what an earlier, stopped block left in a folder.
 
     key: what they are of, as JSON holds it. every: seconds between checkpoints. The folder is
-    removed when the block ends well. Raises ValueError if it is of another key.
+    removed when the block ends, well or by an error of what is trained; it stays when the program
+    is stopped. Raises ValueError if it is of another key.
     """
     folder = Path(folder)
     path = folder / "of.json"
@@ -95,6 +96,11 @@ def checkpointed(folder: Path | str, key: dict[str, Any], every: float = 30.0) -
     token = CURRENT.set(Checkpoints(folder, every))
     try:
         yield
+    except (KeyboardInterrupt, SystemExit, OSError, MemoryError):
+        raise  # stopped: it can go on
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)  # it would fail again
+        raise
     finally:
         CURRENT.reset(token)
     shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'SLOPE_EPOCHS', 'dev_ua', 'training_threads', 'deterministic', 'make_optimiser', 'holds_only_lists',
-           'sub_networks', 'clip_gradients', 'train_epoch', 'History', 'Training', 'fit']
+           'sub_networks', 'clip_gradients', 'train_epoch', 'History', 'Training', 'state_of', 'go_on', 'fit']
 
 # %% ../../nbs/methods/15_training.ipynb #fee0917e
 import json
@@ -227,31 +227,33 @@ class Training:
             states = self.network.state_dict().items()
             self.best = {name: value.clone() for name, value in states}
 
-    def state(self) -> dict[str, Any]:
-        "All of it, as `torch.load` reads it without unpickling objects."
-        states = [generator.bit_generator.state for generator in self.generators or ()]
-        return {
-            "network": self.network.state_dict(),
-            "best": self.best,
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "history": asdict(self.history),
-            "torch": torch.get_rng_state(),
-            "numpy": json.dumps(states),
-        }
+# %% ../../nbs/methods/15_training.ipynb #90b76b9b
+def state_of(training: Training) -> dict[str, Any]:
+    "All of a training, as `torch.load` reads it without unpickling objects."
+    states = [generator.bit_generator.state for generator in training.generators or ()]
+    return {
+        "network": training.network.state_dict(),
+        "best": training.best,
+        "optimiser": training.optimiser.state_dict(),
+        "schedule": training.schedule.state_dict(),
+        "history": asdict(training.history),
+        "torch": torch.get_rng_state(),
+        "numpy": json.dumps(states),
+    }
 
-    def restore(self, state: dict[str, Any] | None) -> None:
-        "Go on from a state; None: begin."
-        if state is None:
-            return
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.best = state["best"]
-        self.history = History(**state["history"])
-        torch.set_rng_state(state["torch"])
-        for generator, numbers in zip(self.generators or (), json.loads(state["numpy"])):
-            generator.bit_generator.state = numbers
+
+def go_on(training: Training, state: dict[str, Any] | None) -> None:
+    "Put a training into a state; None: it begins."
+    if state is None:
+        return
+    training.network.load_state_dict(state["network"])
+    training.optimiser.load_state_dict(state["optimiser"])
+    training.schedule.load_state_dict(state["schedule"])
+    training.best = state["best"]
+    training.history = History(**state["history"])
+    torch.set_rng_state(state["torch"])
+    for generator, numbers in zip(training.generators or (), json.loads(state["numpy"])):
+        generator.bit_generator.state = numbers
 
 # %% ../../nbs/methods/15_training.ipynb #9dd324ad
 def fit(
@@ -271,13 +273,13 @@ def fit(
     start = time.perf_counter()
     training = Training(network, config, generators)
     place = next_checkpoint()
-    training.restore(place.read())
+    go_on(training, place.read())
     while not training.is_done:
         mean_loss, length = train_epoch(network, loss, training.optimiser, n_clips, config)
         network.eval()
         training.add(mean_loss, length, score())
         if place.is_due(training.is_done) and (training.is_done or generators is not None):
-            place.keep(training.state())
+            place.keep(state_of(training))
     network.load_state_dict(training.best)
     training.history.end(time.perf_counter() - start)
     return training.history
