@@ -111,6 +111,7 @@ def test_the_committed_coverage_is_of_the_whole_grid_and_between_93_and_97():
     assert table["old coverage"].min() < 0.6 and table["old coverage"].max() > 0.99
 
 
+@pytest.mark.slow
 def test_a_first_answer_is_measured_in_every_way(tmp_path):
     options = ["--dataset", "gaussian", "--repeats", 1, "--epochs", 2, "--out", tmp_path / "t.csv"]
     run_benchmark("first_answer.py", *options)

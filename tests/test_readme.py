@@ -32,7 +32,9 @@ def test_its_example_gives_the_output_that_it_shows(tmp_path, monkeypatch, capsy
     assert numbers(printed) == pytest.approx(numbers(shown), abs=0.02)  # other processors round
 
 
-@pytest.mark.parametrize("path", ["README.md", "results/README.md", "CONTRIBUTING.md", "docs/tutorial.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "results/README.md", "CONTRIBUTING.md", "docs/tutorial.md"]
+)
 def test_links_lead_somewhere(path):
     page = ROOT / path
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
