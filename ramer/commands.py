@@ -212,7 +212,7 @@ def train(
     from ramer.io import check_replaceable
     from ramer.methods.checkpoints import checkpointed
     from ramer.methods.saving import FACTS
-    from ramer.models import parts_of, scores
+    from ramer.models import parts_of, score_table
 
     check_replaceable(out, replace, FACTS)  # before hours of training, not after
     fields = parse_changes(changes)
@@ -227,7 +227,7 @@ def train(
     for finding in fitted.about["audit"]:
         typer.echo(f"audit: {finding}", err=True)
     typer.echo(f"{fitted.config.method} on {len(judged)} {text} clips:", err=True)
-    typer.echo(scores(fitted, judged).round(3).to_string())
+    typer.echo(score_table(fitted.about[text]).to_string())
     typer.echo(f"saved in {out}; its README.md says what it learned from", err=True)
 
 # %% ../nbs/73_commands.ipynb #c2ba08bd
@@ -398,7 +398,7 @@ def tune(
 ) -> None:
     "Try a method's settings on dev; the last line is the best one, for `ramer train --set`."
     import pandas as pd
-    from ramer.models import parts_of, train_model
+    from ramer.models import fitted_to, parts_of
     from ramer.runs.training import dev_score
     from ramer.runs.tuning import trials_of
 
@@ -408,7 +408,7 @@ def tune(
     rows = []
     with showing_progress("training"):
         for trial in trials:
-            fitted = train_model(parts, method, seed=seed, **fields | trial)
+            fitted = fitted_to(parts, method, "own", seed, **fields | trial)
             rows.append({"setting": json.dumps(trial), "dev UA": dev_score(fitted, parts.dev)})
     table = pd.DataFrame(rows).sort_values("dev UA", ascending=False, kind="stable")
     typer.echo(table.round(3).to_string(index=False), err=True)
