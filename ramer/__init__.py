@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .methods.base import Method
     from .methods.config import Config
     from .methods.registry import METHODS, configure, load_method, make_method
+    from .methods.training import computing_on
     from .retrieval.store import Exclusion, Hits, RetrievalStore, load_store, save_store
 
 _MODULES = {
@@ -38,6 +39,7 @@ _MODULES = {
     "methods.base": ("Method",),
     "methods.config": ("Config",),
     "methods.registry": ("METHODS", "configure", "load_method", "make_method"),
+    "methods.training": ("computing_on",),
     "retrieval.store": ("Exclusion", "Hits", "RetrievalStore", "load_store", "save_store"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -46,8 +48,8 @@ __all__ = [
     "METHODS", "Clips", "Condition", "Config", "Dataset", "Exclusion", "Finding",
     "GatedRetrievalClassifier", "Hits", "Method", "MissingModalityImputer", "Prediction",
     "Protocol", "Provenance", "RAMERClassifier", "RetrievalStore", "Scaler", "all_conditions",
-    "available_datasets", "by_condition", "calibration", "condition_mask", "configure",
-    "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",
+    "available_datasets", "by_condition", "calibration", "computing_on", "condition_mask",
+    "configure", "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",
     "load_method", "load_store", "make_method", "random_masks", "read_folder", "save_store", "ua",
     "wa", "waf", "write_folder",
 ]  # fmt: skip

@@ -452,7 +452,7 @@ def findings_here() -> dict[str, str]:
     import ramer
     import torch
     from ramer.data.datasets import available_datasets, data_root
-    from ramer.methods.training import training_threads
+    from ramer.methods.training import training_device, training_threads
 
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     lacking = {
@@ -460,12 +460,13 @@ def findings_here() -> dict[str, str]:
         for extra, modules in EXTRAS.items()
     }
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found = ", ".join(gpus) or "no GPU that torch can use"
     return {
         "ramer": ramer.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "processors": f"{os.cpu_count()}, of which a training uses {training_threads()}",
-        "devices": ", ".join(gpus) or "no GPU that torch can use; everything runs on processors",
+        "devices": f"{found}; a training uses {training_device()}",
         "disk": f"{free:.1f} GB free here",
         "data": f"{data_root()}: {', '.join(available_datasets())}",
         "extras": ", ".join(

@@ -22,6 +22,7 @@ from .conditions import by_condition
 from .data.clips import Clips
 from .evaluation.protocol import cut_dev
 from .methods.registry import configure, make_method
+from .methods.training import computing_on
 
 # %% ../nbs/70_estimators.ipynb #e0a1cf02
 Views: TypeAlias = dict[str, np.ndarray]  # {modality: (N, D) or (N, T, D) float32}
@@ -102,6 +103,7 @@ class ViewsInput(BaseEstimator):
     random_state: of the cut and of training; a number, a RandomState, or None for another each
         time.
     settings: other fields of ramer.Config, such as k or learning_rate.
+    device, threads: what training uses; see `ramer.computing_on`.
     """
 
     method: str
@@ -114,6 +116,8 @@ class ViewsInput(BaseEstimator):
         patience: int = 40,
         random_state: Any = 0,
         settings: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
     ) -> None:
         self.blocks = blocks
         self.dev_share = dev_share
@@ -121,6 +125,8 @@ class ViewsInput(BaseEstimator):
         self.patience = patience
         self.random_state = random_state
         self.settings = settings
+        self.device = device
+        self.threads = threads
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -173,7 +179,8 @@ class ViewsEstimator(ViewsInput):
         clips = self.clips(views, labels, groups)
         fields = {"seed": int(seed), "epochs": self.epochs, "patience": self.patience}
         config = configure("own", self.method, **fields | dict(self.settings or {}))
-        self.method_ = make_method(config).fit(*cut_dev(clips, int(seed), self.dev_share))
+        with computing_on(self.device, self.threads):
+            self.method_ = make_method(config).fit(*cut_dev(clips, int(seed), self.dev_share))
         return clips
 
 # %% ../nbs/70_estimators.ipynb #d585b8f9

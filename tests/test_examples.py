@@ -1,5 +1,6 @@
 "The example package: a method of one's own, in a new process, in a sweep and in its table."
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,6 +56,8 @@ def test_a_method_of_ones_own_is_run_loaded_and_tabled(installed, ran):
     home, said = ran
     assert run(installed, home, *GAUSSIAN) == said and len(said.splitlines()) == 8
     assert "nearest-centre" in run(installed, home, "table", "runs")
+    [config] = (home / "runs").rglob("config.json")
+    assert json.loads(config.read_text())["versions"]["ramer-nearest-centre"] == "1.0"
 
 
 def test_without_the_package_its_models_are_refused_by_name(ran):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pretended_gpu import GPU, pretended_gpu
 
 from ramer.conditions import all_conditions, by_condition, condition_mask, random_masks
 from ramer.data.clips import Clips
@@ -16,6 +17,7 @@ from ramer.data.worlds import WORLDS, World, sample
 from ramer.evaluation.protocol import Protocol, cut_dev, judged_conditions
 from ramer.methods.pretraining import pretrain
 from ramer.methods.registry import configure, load_method, make_method
+from ramer.methods.training import computing_on
 
 CONTROLS = ("prior", "availability", "bayes")
 CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
@@ -484,3 +486,18 @@ def test_twelve_modalities_are_learned_under_thirty_one_conditions(name, tmp_pat
             load_method(tmp_path / "model").predict_proba(dev, mask), answer
         )
     assert len(judged_conditions(train, dev)) == 31
+
+
+ON_GPU = ("ramer", "mmin", "dymo")  # fills from a store; a teacher; more to do after training
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ON_GPU else pytest.param(name, marks=slow) for name in TRAINED]
+)
+def test_a_gpu_trains_what_processors_train(name, parts, clips, mask):
+    expected = fit(name, *parts).predict_proba(clips, mask)
+    with pretended_gpu() as gpu, computing_on(str(GPU)):
+        method = fit(name, *parts)
+    assert gpu.count > 1000
+    assert_allclose(method.predict_proba(clips, mask), expected, **SAME)  # without the GPU

@@ -488,7 +488,7 @@ class TabMNetwork(VectorNetwork):
 
     def each(self, x: Vectors, mask: torch.Tensor) -> torch.Tensor:
         "(B, K, C) logits of each member; a missing vector is zero."
-        blocks = [v * mask[:, [i]] for i, v in enumerate(x.values())]
+        blocks = [v * mask[:, i : i + 1] for i, v in enumerate(x.values())]
         return self.members(torch.cat(blocks, 1))
 
     def logits(self, x: Vectors, mask: torch.Tensor) -> torch.Tensor:

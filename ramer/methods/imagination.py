@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'Vectors', 'Shape', 'DRAWS', 'ADAM', 'AUTOENCODING', 'TEACHING', 'IMAGINING', 'PORTED', 'CONSISTENT_TEACHING',
-           'fully_connected', 'VectorEncoders', 'VectorNetwork', 'take_rows', 'judged_rows', 'train_vectors', 'Recipe',
-           'linear_layers', 'draw_weights', 'VectorMethod', 'VectorParts', 'VectorTraining', 'Imagination',
-           'missing_error', 'chain', 'squeeze', 'AENetwork', 'SummedAENetwork', 'AE', 'Cascade', 'CRANetwork',
-           'SummedCRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy', 'over_pairs', 'invariant',
-           'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork', 'IFMMIN', 'IFMMINLight',
-           'one_way', 'contrast', 'projection', 'ConsistentTeacher', 'AudioFaceTeacher', 'CIFMMINNetwork', 'CIFMMIN',
-           'LineageAENetwork', 'LineageAE']
+           'fully_connected', 'VectorEncoders', 'VectorNetwork', 'take_rows', 'judged_rows', 'score_on_dev',
+           'train_vectors', 'Recipe', 'linear_layers', 'draw_weights', 'VectorMethod', 'VectorParts', 'VectorTraining',
+           'Imagination', 'missing_error', 'chain', 'squeeze', 'AENetwork', 'SummedAENetwork', 'AE', 'Cascade',
+           'CRANetwork', 'SummedCRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy',
+           'over_pairs', 'invariant', 'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork',
+           'IFMMIN', 'IFMMINLight', 'one_way', 'contrast', 'projection', 'ConsistentTeacher', 'AudioFaceTeacher',
+           'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
 
 # %% ../../nbs/methods/26_imagination.ipynb #82526e15
 import copy
@@ -32,7 +32,7 @@ from .config import Config
 from .encoders import vectors
 from .fills import with_prefix
 from .pretraining import learnable, network_shape
-from .training import History, deterministic, dev_ua, fit
+from .training import History, deterministic, dev_ua, fit, on_device
 
 # %% ../../nbs/methods/26_imagination.ipynb #cd5bd57d
 WIDTH = 128  # of each modality's encoded vector
@@ -76,9 +76,11 @@ class VectorNetwork(nn.Module):
     """What `train_vectors` needs of a network: answers, which a subclass gives, and a loss.
 
     taken: names of the children whose weights are a teacher's, if the network has one.
+    teacher: it, in a list, so that it is neither trained nor saved with the network.
     """
 
     taken: tuple[str, ...] = ()
+    teacher: Sequence[Any] = ()
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:
         "(B, C), from {modality: (B, D)} and (B, M) bool."
@@ -118,6 +120,23 @@ def judged_rows(codes: np.ndarray, dev: Clips) -> list[tuple[Tensor, Tensor]]:
     return judged
 
 
+def score_on_dev(
+    network: VectorNetwork, dev: Clips, codes: np.ndarray, device: torch.device
+) -> Callable[[], float]:
+    "The UA of scaled dev clips over the conditions `codes`, with the network as it is then."
+    judged = judged_rows(codes, dev)
+    labels = torch.from_numpy(dev.labels)
+    truth = torch.cat([labels[rows] for rows, _ in judged])
+    x = {m: v.to(device) for m, v in vectors(dev).items()}
+
+    @torch.no_grad()
+    def score() -> float:
+        logits = [network.logits(take_rows(x, rows), mask.to(device)) for rows, mask in judged]
+        return dev_ua(torch.cat(logits), truth)
+
+    return score
+
+# %% ../../nbs/methods/26_imagination.ipynb #f92f9d6b
 def train_vectors(
     network: VectorNetwork, clips: Clips, dev: Clips, config: Config, codes: np.ndarray
 ) -> History:
@@ -128,23 +147,19 @@ def train_vectors(
     is shown what is left of its condition. Raises ValueError as `judged_rows` does.
     """
     x, labels = vectors(clips), torch.from_numpy(clips.labels)
-    dev_x, dev_labels = vectors(dev), torch.from_numpy(dev.labels)
-    network.remember(x, torch.from_numpy(clips.present))
-    judged = judged_rows(codes, dev)
-    truth = torch.cat([dev_labels[rows] for rows, _ in judged])
     generator = np.random.default_rng(config.seed)
 
     def loss(rows: Tensor) -> Tensor:
         drawn = code_masks(generator.choice(codes, len(rows)), len(x))
-        mask = within(drawn, clips.present[rows.numpy()])
-        return network.loss(take_rows(x, rows), torch.from_numpy(mask), labels[rows])
+        mask = torch.from_numpy(within(drawn, clips.present[rows.numpy()]))
+        batch = {m: v.to(device) for m, v in take_rows(x, rows).items()}
+        return network.loss(batch, mask.to(device), labels[rows].to(device))
 
-    @torch.no_grad()
-    def score() -> float:
-        logits = [network.logits(take_rows(dev_x, rows), mask) for rows, mask in judged]
-        return dev_ua(torch.cat(logits), truth)
-
-    return fit(network, loss, score, len(labels), config, [generator])
+    with on_device(network, *network.teacher) as device:
+        there = {m: v.to(device) for m, v in x.items()}
+        network.remember(there, torch.from_numpy(clips.present).to(device))
+        score = score_on_dev(network, dev, codes, device)
+        return fit(network, loss, score, len(labels), config, [generator])
 
 # %% ../../nbs/methods/26_imagination.ipynb #1f648f0e
 class Recipe(NamedTuple):
@@ -504,8 +519,7 @@ class MMINNetwork(VectorNetwork):
     def __init__(self, shape: Shape, dropout: float, teacher: Teacher | None = None) -> None:
         super().__init__()
         width = WIDTH * len(shape["dims"])
-        # in a list, the teacher is neither trained nor saved with the student
-        self.teacher: list[Any] = [teacher]
+        self.teacher = [teacher] if teacher else []
         if teacher:
             self.encoders = copy.deepcopy(teacher.encoders).requires_grad_()
         else:
@@ -657,8 +671,7 @@ class SteadyNetwork(VectorNetwork):
     def __init__(self, shape: Shape, dropout: float, teacher: VectorNetwork | None = None) -> None:
         super().__init__()
         width = WIDTH * len(shape["dims"])
-        # in a list, the teacher is neither trained nor saved with the student
-        self.teacher: list[Any] = [teacher]
+        self.teacher = [teacher] if teacher else []
         if teacher:
             self.take_over(copy.deepcopy(teacher).requires_grad_())
         else:
@@ -751,7 +764,8 @@ def contrast(a: Tensor, b: Tensor, temperature: float = float(np.e)) -> Tensor:
     Source: ZhuoYulang/CIF-MMIN: models/utt_self_supervise_model.py (63-287).
     """
     similar = temperature * a @ b.T  # (B, B)
-    others = similar.masked_fill(torch.eye(len(a), dtype=torch.bool), -torch.inf)
+    own = torch.eye(len(a), dtype=torch.bool, device=a.device)
+    others = similar.masked_fill(own, -torch.inf)
     return (one_way(similar, others) + one_way(similar.T, others.T)) / 2
 
 

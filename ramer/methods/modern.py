@@ -59,11 +59,11 @@ class Distilled(ZeroFill):
         The divergence is that of the complete clips; the others have no such target.
         """
         softened = F.log_softmax(logits / self.temperature, 1)
-        complete = self.is_complete[rows]
+        complete = self.is_complete[rows].to(logits.device)
         entropy = super().objective(logits, labels, rows)
         if not complete.any():
             return entropy
-        targets = self.targets[rows][complete]
+        targets = self.targets[rows].to(logits.device)[complete]
         divergence = F.kl_div(softened[complete], targets, reduction="batchmean")
         return entropy + self.temperature**2 * divergence
 
@@ -195,7 +195,8 @@ class ShaSpecNetwork(VectorNetwork):
         """
         shared, specific = self.halves(x)
         agreement = shared_distance(shared, mask)
-        which = torch.arange(mask.shape[1]).expand(mask.shape)[mask]
+        numbers = torch.arange(mask.shape[1], device=mask.device)
+        which = numbers.expand(mask.shape)[mask]
         entropy = F.cross_entropy(self.answer(shared, specific, mask), labels)
         recognition = F.cross_entropy(self.recognise(specific[mask]), which)
         return entropy + self.weights[0] * agreement + self.weights[1] * recognition
@@ -450,8 +451,8 @@ class M3CareGraph(M3CareLayers):
             weight = edges * stored_mask[:, i]
             total, features = weight.sum(1, keepdim=True), weight @ h[:, i]
             if own is not None:
-                total = total + own[0][:, [i]]
-                features = features + own[0][:, [i]] * own[1][:, i]
+                total = total + own[0][:, i : i + 1]
+                features = features + own[0][:, i : i + 1] * own[1][:, i]
             borrowed.append(torch.relu(layer(features / total.detach().clamp(min=1e-6))))
         return torch.stack(borrowed, 1)
 
@@ -528,7 +529,7 @@ class M3CareNetwork(M3CareMemory):
             scores = torch.cat([a(borrowed[:, i]), b(h[:, i])], 1)  # (B, 2)
             weights.append(torch.sigmoid(scores))
         weight = torch.stack(weights, 1)  # (B, M, 2)
-        total = weight[..., [0]] * borrowed + weight[..., [1]] * h
+        total = weight[..., :1] * borrowed + weight[..., 1:] * h
         return total / weight.sum(2, keepdim=True)
 
     def logits(self, x: Vectors, mask: Tensor) -> Tensor:

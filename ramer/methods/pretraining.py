@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from typing import Any, NamedTuple
 from ..data.clips import Clips, Scaler
 from .config import Config
-from .encoders import Inputs, Network, as_tensors, frames, take
-from .training import History, deterministic, dev_ua, fit
+from .encoders import Inputs, Network, as_tensors, frames, take, to_device
+from .training import History, deterministic, dev_ua, fit, on_device
 
 # %% ../../nbs/methods/16_pretraining.ipynb #c969bdfa
 ENCODER_FIELDS = ("width", "layers", "heads", "feedforward", "dropout", "positions")
@@ -108,6 +108,11 @@ class Examples(NamedTuple):
         "The examples of some rows."
         return Examples(take(self.inputs, rows), self.labels[rows], self.present[rows])
 
+    def to(self, device: torch.device) -> "Examples":
+        "The same examples, on a device."
+        inputs = to_device(self.inputs, device)
+        return Examples(inputs, self.labels.to(device), self.present.to(device))
+
 
 def entropy_where(
     logits: torch.Tensor, labels: torch.Tensor, present: torch.Tensor
@@ -117,7 +122,7 @@ def entropy_where(
         return 0 * logits.sum()
     return F.cross_entropy(logits, torch.where(present, labels, -100))
 
-
+# %% ../../nbs/methods/16_pretraining.ipynb #04066d32
 def stage1_loss(network: Network, examples: Examples, config: Config) -> torch.Tensor:
     """Joint cross-entropy over complete clips, plus the heads' over the clips that have theirs.
 
@@ -180,7 +185,7 @@ class Stage1:
                     "pretrain with this config, or pass none"
                 )
 
-
+# %% ../../nbs/methods/16_pretraining.ipynb #8648bf1d
 def pretrain(train: Clips, dev: Clips, config: Config) -> Stage1:
     """Stage 1: encoders, heads and the joint classifier, trained on labelled clips.
 
@@ -193,15 +198,16 @@ def pretrain(train: Clips, dev: Clips, config: Config) -> Stage1:
     labelled, dev = learnable(train, dev, config.method)
     scaler = Scaler.fit(labelled)
     examples = Examples.of(scaler(labelled))
-    dev_examples = Examples.of(scaler(dev))
     with deterministic(config.seed):
         network = build_network(network_shape(labelled), config)
 
         def loss(rows: torch.Tensor) -> torch.Tensor:
-            return stage1_loss(network, examples.take(rows), config)
+            return stage1_loss(network, examples.take(rows).to(device), config)
 
         def score() -> float:
             return stage1_score(network, dev_examples, config)
 
-        history = fit(network, loss, score, len(labelled), config)
+        with on_device(network) as device:
+            dev_examples = Examples.of(scaler(dev)).to(device)
+            history = fit(network, loss, score, len(labelled), config)
     return Stage1(network, config, scaler, history, labelled.hash())

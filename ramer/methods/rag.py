@@ -138,7 +138,7 @@ def fill_each(
     mask = code_masks(codes.numpy(), len(modalities))
     for condition, rows in by_condition(mask, modalities):
         at = torch.from_numpy(rows)
-        out[at] = fill(at, condition.code).to(out.dtype)
+        out[at] = fill(at, condition.code).to(out)
     return out
 
 
@@ -234,7 +234,8 @@ class SearchingMethod(RememberingMethod):
         config = self.config
         modalities = self.store.modalities
         available = Condition.from_code(code, modalities).available
-        features = {m: queries[:, modalities.index(m)].detach().numpy() for m in available}
+        columns = {m: queries[:, modalities.index(m)] for m in available}
+        features = {m: column.numpy(force=True) for m, column in columns.items()}
         dropped = int(config.exclude == "first")
         exclude = self.exclusion(ids, groups)
         k, store = config.k + dropped, self.searched

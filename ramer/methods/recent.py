@@ -34,7 +34,7 @@ from .training import deterministic
 # %% ../../nbs/methods/28_recent.ipynb #c402b3ff
 def combination(mask: Tensor) -> Tensor:
     "Which modalities are missing, as a number: (B,) int from (B, M) bool; 0 if none is."
-    return (~mask * 2 ** torch.arange(mask.shape[1])).sum(1)
+    return (~mask * 2 ** torch.arange(mask.shape[1], device=mask.device)).sum(1)
 
 
 def combinations(n: int) -> Tensor:
@@ -258,8 +258,9 @@ class FlexMoE(VectorTraining):
 # %% ../../nbs/methods/28_recent.ipynb #9b77edbb
 def some_of(mask: Tensor) -> Tensor:
     "A random part of what is available, at least one modality of it: (B, M) bool."
-    kept = mask & (torch.rand(mask.shape) < 0.5)
-    at_least = (mask * (1 + torch.rand(mask.shape))).argmax(1)
+    drawn = torch.rand(2, *mask.shape, device=mask.device)
+    kept = mask & (drawn[0] < 0.5)
+    at_least = (mask * (1 + drawn[1])).argmax(1)
     return kept | F.one_hot(at_least, mask.shape[1]).bool()
 
 
@@ -508,7 +509,7 @@ def recovered(x: Tensor, known: Tensor, loadings: Tensor, noise: Tensor) -> Tens
     loadings: (D, K), noise: (D,), of the factor model. Returns (N, D); known columns stay.
     """
     gram = torch.einsum("nd,dk,dl->nkl", known.float(), loadings, loadings)
-    precision = gram / noise + torch.eye(loadings.shape[1])
+    precision = gram / noise + torch.eye(loadings.shape[1], device=x.device)
     evidence = (x * known) @ loadings / noise
     return torch.linalg.solve(precision, evidence) @ loadings.T
 
@@ -642,10 +643,11 @@ def columns_of(x: Vectors, mask: Tensor) -> tuple[Tensor, Tensor]:
     x: {modality: (B, D_m)}. mask: (B, M) bool, True where available.
     Returns (B, D) float and (B, D) bool.
     """
-    widths = torch.tensor([v.shape[1] for v in x.values()])
-    return torch.cat(list(x.values()), 1), mask.repeat_interleave(widths, 1)
+    side = torch.cat(list(x.values()), 1)
+    widths = torch.tensor([v.shape[1] for v in x.values()]).to(mask.device)
+    return side, mask.repeat_interleave(widths, 1, output_size=side.shape[1])
 
-
+# %% ../../nbs/methods/28_recent.ipynb #0626008e
 class DyMoNetwork(DynamicTransformer):
     """The dynamic Transformer, which chooses what of the recovered modalities it reads.
 
@@ -718,7 +720,7 @@ class DyMoChoice(DyMoNetwork):
         before = self.judged(x, mask)
         added = []
         for i in range(mask.shape[1]):
-            one = torch.arange(mask.shape[1]) == i
+            one = torch.arange(mask.shape[1], device=mask.device) == i
             added.append(reward(before, self.judged(x, mask | one)))
         return torch.where(candidates, torch.stack(added, 1), 0.0)
 

@@ -13,8 +13,9 @@ import ramer
 import subprocess
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
+from ..methods.registry import ENTRY_POINTS
 
 # %% ../../nbs/runs/33_provenance.ipynb #27845f2c
 DECIDING = (
@@ -100,7 +101,8 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    "{package: version} of what computes."
-    packages = ("torch", "faiss-cpu", "numpy", "pandas", "scikit-learn")
+    "{package: version} of what computes, and of packages that plug methods in."
+    packages = ["torch", "faiss-cpu", "numpy", "pandas", "scikit-learn"]
+    plugged = [point.dist.name for point in entry_points(group=ENTRY_POINTS) if point.dist]
     own = {"python": platform.python_version(), "ramer": ramer.__version__}
-    return own | {name: version(name) for name in packages}
+    return own | {name: version(name) for name in packages + plugged}

@@ -25,6 +25,7 @@ from ..methods.controls import OPPONENTS, PairParts
 from ..methods.fills import FillMethod
 from ..methods.pretraining import Stage1, pretrain
 from ..methods.registry import make_method
+from ..methods.training import training_device
 from .folders import finished, log, protocols_of, record, run_folder, split_key
 from .provenance import commit, versions
 
@@ -156,7 +157,8 @@ def train_run(config: Config, protocol: Protocol, root: Path | str, shared: dict
     if finished(folder, wanted):
         return
     method = fit_shared(config, protocol.train, protocol.dev, shared)
-    ran = wanted | {"versions": versions(), "commit": commit()}
+    device = str(training_device())
+    ran = wanted | {"versions": versions(), "commit": commit(), "device": device}
     with new_folder(folder, replace_existing=True) as temporary:
         method.save(temporary / "model")
         write_text(temporary / "config.json", json.dumps(ran, indent=1))
