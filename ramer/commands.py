@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'MODEL',
-           'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'EXTRAS', 'PACKAGES', 'read_source',
-           'named_paths', 'reads_source', 'parse_changes', 'table_bytes', 'give_table', 'StatusHandler',
-           'showing_progress', 'train', 'fitted_method', 'recordings_in', 'clips_of_recordings', 'clips_to_answer',
-           'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'tune', 'doctor', 'findings_here']
+           'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'EXTRAS', 'PACKAGES',
+           'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes', 'give_table', 'StatusHandler',
+           'showing_progress', 'train', 'fitted_method', 'media_among', 'check_extractor', 'clips_of_media',
+           'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'tune', 'doctor',
+           'findings_here']
 
 # %% ../nbs/73_commands.ipynb #c425d48f
 import json
@@ -245,60 +246,92 @@ def fitted_method(
     return choice.method
 
 # %% ../nbs/73_commands.ipynb #d4353819
-def recordings_in(sources: Sequence[Path]) -> list[Path]:
-    "The recordings among some paths: files, and folders that hold recordings and no table."
+ARRAYS = (".npy", ".npz", ".safetensors", ".parquet", ".h5", ".pkl")  # what features are kept in
+
+
+def media_among(sources: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """{modality: {clip: path}} of recordings and transcripts, alone or in folders without features.
+
+    Raises FileNotFoundError for a path that is not there, ValueError for two files of one clip.
+    """
+    from ramer.data.media import media_of, visible_files
+
+    files = []
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f"{source} does not exist; expected recordings or features")
+        inside = visible_files(source) if source.is_dir() else [source]
+        arrays = [path for path in inside if path.suffix in ARRAYS and path.stem != "clips"]
+        files += [] if arrays else inside
+    return media_of(files)
+
+
+def check_extractor(method: "Method", modality: str) -> None:
+    "Raise ValueError if a model learned a modality from features of another extractor than ours."
     from ramer.data.media import EXTRACTORS
 
-    ends = {end for extractor in EXTRACTORS.values() for end in extractor.suffixes}
-    tables = ("clips.csv", "clips.parquet")
-    found = []
-    for source in sources:
-        if source.is_file() and source.suffix.lower() in ends:
-            found.append(source)
-        elif source.is_dir() and not any((source / table).exists() for table in tables):
-            found += [path for path in source.rglob("*") if path.suffix.lower() in ends]
-    return found
+    trained = method.about["features"].get(modality, {}).get("extractor", "not known")
+    used = EXTRACTORS[modality].provenance.extractor
+    if trained != used:
+        raise ValueError(
+            f"the model learned {modality!r} from features of {trained!r}, and recordings are "
+            f"described by {used!r}; extract their features as those of training, or train on "
+            "`ramer data extract`"
+        )
 
 
-def clips_of_recordings(method: "Method", paths: Sequence[Path]) -> "Clips":
-    """Features of recordings, for the modalities of a model.
+def clips_of_media(method: "Method", files: dict[str, dict[str, Path]]) -> "Clips":
+    """Features of media files, of the modalities that a model knows; says what could not be used.
 
-    Raises ValueError if the model was trained on features of another extractor.
+    files: {modality: {clip: path}}. Raises ValueError as `check_extractor`, and if nothing is left.
     """
-    import tempfile
+    from ramer.data.media import describe
 
-    from ramer.data.media import EXTRACTORS, extract
+    known = {
+        modality: paths for modality, paths in files.items() if modality in method.about["widths"]
+    }
+    others = ", ".join(sorted(files.keys() - known.keys()))
+    if not known:
+        raise ValueError(
+            f"the files are {others}, and the model knows {', '.join(method.about['widths'])}; "
+            "give files of these"
+        )
+    for modality in known:
+        check_extractor(method, modality)
+    corpus = describe(known)
+    for problem in corpus.problems:
+        typer.echo(problem, err=True)
+    if others:
+        typer.echo(f"{others}: left out, the model does not know it", err=True)
+    return corpus.clips
 
-    with tempfile.TemporaryDirectory() as home:
-        (Path(home) / "media").mkdir()
-        for path in paths:
-            (Path(home) / "media" / path.name).symlink_to(path.resolve())
-        clips = extract(Path(home) / "media", Path(home) / "features").clips
-    for modality in clips.modalities:
-        trained = method.about["features"].get(modality, {}).get("extractor", "not known")
-        used = EXTRACTORS[modality].provenance.extractor
-        if trained != used:
-            raise ValueError(
-                f"the model learned {modality!r} from features of {trained!r}, and recordings are "
-                f"described by {used!r}; extract their features as those of training, or train on "
-                "`ramer data extract`"
-            )
-    return clips
-
-
+# %% ../nbs/73_commands.ipynb #bf13813f
 def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
-    "Clips of recordings, or of one source of features. Raises ValueError for several of these."
+    """Clips of recordings, or of one source of features, that have a modality of the model's.
+
+    Says how many have none. Raises ValueError for several sources of features, or if no clip is
+    left.
+    """
     from ramer.data.layouts import read_layout
 
-    recordings = recordings_in(sources)
-    if recordings:
-        return clips_of_recordings(method, recordings)
-    if len(sources) > 1:
+    files = media_among(sources)
+    if not files and len(sources) > 1:
         raise ValueError(
             f"{len(sources)} sources of features were given, expected one folder, or recordings; "
             "ask for each by itself"
         )
-    return read_layout(sources[0]).clips
+    clips = clips_of_media(method, files) if files else read_layout(sources[0]).clips
+    widths = method.about.get("widths") or clips.dims
+    clips = clips.with_modalities(widths)
+    empty = ~clips.present.any(1)
+    if empty.all():
+        raise ValueError(f"no clip of {len(clips)} has any of {', '.join(widths)}")
+    if empty.any():
+        first = clips.ids[empty][0]
+        typer.echo(
+            f"no answer for {empty.sum()} clips that have nothing, the first '{first}'", err=True
+        )
+    return clips[~empty]
 
 # %% ../nbs/73_commands.ipynb #71e66106
 @own.command()

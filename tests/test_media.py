@@ -1,11 +1,16 @@
 """Extracted features are those of the stored files, and synthetic speech gives what it should."""
 
 import ctypes
+import io
+import shutil
 import wave
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from ramer.cli import app
 from ramer.data.datasets import data_root
 from ramer.data.folders import read_folder
 
@@ -320,3 +325,61 @@ def test_labels_come_from_a_table_and_words_join_the_voice(speak, tmp_path):
     assert [corpus.clips.classes[y] for y in corpus.clips.labels] == ["sadness", "joy"] and not any(
         p.saw_labels for p in corpus.clips.provenance.values()
     )
+
+
+@pytest.fixture(scope="module")
+def talking(speak, tmp_path_factory):
+    "A folder with recordings, high or low, and transcripts, and a model that the commands made."
+    pytest.importorskip("all_minilm_l6_v2")
+    home = tmp_path_factory.mktemp("talking")
+    (home / "media").mkdir()
+    rows = ["id,label,group"]
+    for i in range(16):
+        pitch, label = ((90, "lively"), (10, "calm"))[i % 2]
+        speak(f"This is sentence number {i}.", home / "media" / f"clip{i}.wav", pitch)
+        (home / "media" / f"clip{i}.txt").write_text(f"This is sentence number {i}.")
+        rows.append(f"clip{i},{label},speaker{i // 2}")
+    (home / "media" / "clips.csv").write_text("\n".join(rows))
+    run("data", "extract", home / "media", home / "features")
+    quick = ("--method", "ramer", "--set", '{"epochs": 12}')
+    run("train", home / "features", "--out", home / "model", *quick)
+    speak("Something else.", home / "new.wav", 90)
+    return home
+
+
+def run(*arguments):
+    "What `ramer` with these arguments says; see `typer.testing`."
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_recordings_are_answered_and_explained(talking):
+    answered = run("predict", talking / "model", talking / "new.wav")
+    table = pd.read_csv(io.StringIO(answered.stdout), index_col="id")
+    assert table.loc["new", ["answer", "available"]].tolist() == ["lively", "a"]
+    because = run("explain", talking / "model", talking / "new.wav", "--given", "a", "--most", 3)
+    neighbours = pd.read_csv(io.StringIO(because.stdout))
+    assert neighbours.id.tolist() == ["new"] * 3 and set(neighbours.label) == {"lively"}
+
+
+def test_a_folder_of_recordings_with_a_table_is_answered_like_its_features(talking):
+    given = (talking / "media", talking / "features")
+    answers = [run("predict", talking / "model", folder).stdout.splitlines() for folder in given]
+    assert sorted(answers[0]) == sorted(answers[1]) and len(answers[0]) == 17
+
+
+def test_a_broken_recording_loses_none_of_the_others(talking, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    answered = run("predict", talking / "model", tmp_path / "broken.wav", talking / "new.wav")
+    assert [line.split(",")[0] for line in answered.stdout.splitlines()] == ["id", "new"]
+    assert "broken.wav holds no sound" in answered.stderr
+    assert "no answer for 1 clips that have nothing, the first 'broken'" in answered.stderr
+    alone = run("predict", talking / "model", tmp_path / "broken.wav")
+    assert "no file of 'a' could be read: a: broken.wav" in str(alone.exception)
+
+
+def test_recordings_that_cannot_be_told_apart_are_refused(talking, tmp_path):
+    shutil.copy(talking / "new.wav", tmp_path)
+    same = run("predict", talking / "model", talking / "new.wav", tmp_path)
+    assert "are both a of clip 'new'" in str(same.exception)
+    gone = run("predict", talking / "model", tmp_path / "gone.wav")
+    assert "gone.wav does not exist; expected recordings or features" in str(gone.exception)

@@ -6,13 +6,14 @@
 __all__ = ['FACE_WEIGHTS', 'FACE_FILE', 'SOUNDS', 'FILMS', 'SMILE_LICENCE', 'EGEMAPS_FROM_FILES', 'LANDMARKS',
            'MINILM_FROM_FILES', 'EXTRACTORS', 'Progress', 'read_sound', 'smile', 'egemaps', 'read_frames',
            'face_weights', 'face_points', 'face_shape', 'landmarks', 'minilm', 'Extractor', 'visible_files', 'is_film',
-           'preferred', 'media_files', 'no_progress', 'kept_features', 'extract_each', 'clips_of', 'gather',
-           'extract_all', 'extract']
+           'preferred', 'media_of', 'media_files', 'no_progress', 'kept_features', 'extract_each', 'clips_of',
+           'names_of', 'gather', 'extract_all', 'extract', 'describe']
 
 # %% ../../nbs/data/68_media.ipynb #a49f7630
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -264,23 +265,33 @@ def preferred(modality: str, first: Path | None, second: Path) -> Path:
     return second if is_film(first) else first
 
 
-def media_files(folder: Path | str) -> dict[str, dict[str, Path]]:
-    """{modality: {clip: path}} of the media files in a folder, folders below it included.
+def media_of(paths: Iterable[Path]) -> dict[str, dict[str, Path]]:
+    """{modality: {clip: path}} of the media among some files; only modalities that have any.
 
-    The sound of a film counts where the clip has no sound file of its own. Raises FileNotFoundError
-    if there is none, ValueError if two files are the same clip's same modality.
+    A clip is called by its files' name without the ending. The sound of a film counts where the
+    clip has no sound file of its own. Raises ValueError if two files are the same clip's same
+    modality.
     """
     files: dict[str, dict[str, Path]] = {modality: {} for modality in EXTRACTORS}
-    for path in visible_files(folder):
+    for path in paths:
         for modality, extractor in EXTRACTORS.items():
             if path.suffix.lower() in extractor.suffixes:
                 known = files[modality].get(path.stem)
                 files[modality][path.stem] = preferred(modality, known, path)
-    if not any(files.values()):
+    return {modality: known for modality, known in files.items() if known}
+
+
+def media_files(folder: Path | str) -> dict[str, dict[str, Path]]:
+    """`media_of` the files in a folder, folders below it included.
+
+    Raises FileNotFoundError if there is none, ValueError as `media_of`.
+    """
+    files = media_of(visible_files(folder))
+    if not files:
         raise FileNotFoundError(
             f"{folder} holds no media; expected files such as clip1.wav, clip1.mp4 or clip1.txt"
         )
-    return {modality: paths for modality, paths in files.items() if paths}
+    return files
 
 # %% ../../nbs/data/68_media.ipynb #c53490da
 Progress = Callable[[list, str], Iterable]
@@ -326,6 +337,11 @@ def clips_of(source: Path, files: Mapping[str, Mapping[str, Path]]) -> pd.DataFr
     "The source's table of clips, or one of the media's names."
     if any((source / f"clips{end}").exists() for end in (".csv", ".parquet")):
         return read_table_of_clips(source)
+    return names_of(files)
+
+
+def names_of(files: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
+    "A table of the media's names, unlabelled."
     names = sorted({name for paths in files.values() for name in paths})
     return pd.DataFrame({"id": names}).assign(label="", group="", split="", fold="")
 
@@ -351,9 +367,9 @@ def gather(
     labels, classes = label_numbers(table.label.tolist())
     groups = np.where(table.group == "", table.id, table.group)
     provenance = {modality: EXTRACTORS[modality].provenance for modality in arrays}
-    clips = Clips(table.id, arrays, labels, classes, groups, provenance=provenance)
-    fold = fold_numbers(table.fold)
-    return Corpus(clips, np.stack(present, 1), table.split, fold, tuple(problems))
+    has = np.stack(present, 1)
+    clips = Clips(table.id, arrays, labels, classes, groups, provenance=provenance, present=has)
+    return Corpus(clips, None, table.split, fold_numbers(table.fold), tuple(problems))
 
 # %% ../../nbs/data/68_media.ipynb #f302d093
 def extract_all(
@@ -409,3 +425,15 @@ def extract(
     write_folder(corpus, target)
     shutil.rmtree(parts, ignore_errors=True)
     return corpus
+
+# %% ../../nbs/data/68_media.ipynb #723efe04
+def describe(files: Mapping[str, Mapping[str, Path]]) -> Corpus:
+    """The features of media files, unlabelled, kept nowhere; what cannot be read is a problem.
+
+    files: {modality: {clip: path}}, as `media_of` gives them. Raises ValueError if no file could be
+    read, ImportError for an extractor that is not installed.
+    """
+    table = names_of(files)
+    with tempfile.TemporaryDirectory() as parts:
+        features, problems = extract_all(table, files, Path(parts), (), no_progress)
+    return gather(table, features, problems)
