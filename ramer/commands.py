@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'MODEL',
            'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'EXTRAS', 'PACKAGES',
-           'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes', 'give_table', 'StatusHandler',
-           'showing_progress', 'train', 'fitted_method', 'media_among', 'check_extractor', 'clips_of_media',
-           'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'tune', 'doctor',
-           'findings_here']
+           'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes', 'checked_out', 'give_table',
+           'StatusHandler', 'showing_progress', 'train', 'fitted_method', 'media_among', 'check_extractor',
+           'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'tune',
+           'doctor', 'findings_here']
 
 # %% ../nbs/73_commands.ipynb #c425d48f
 import json
@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,21 @@ def table_bytes(table: "pd.DataFrame", suffix: str) -> bytes:
     return table.to_csv(float_format="%.6g").encode()
 
 
+def checked_out(out: Path | None) -> Path | None:
+    """Where a table goes, as it was given.
+
+    Raises ValueError for an end of the name that no table has, ModuleNotFoundError for .parquet
+    without pyarrow. The command line asks before it computes.
+    """
+    if out is None:
+        return None
+    if out.suffix not in WRITERS:
+        raise ValueError(f"--out is {out}, expected a name with {', '.join(WRITERS)} at its end")
+    if out.suffix == ".parquet":
+        import_module("pyarrow")
+    return out
+
+
 def give_table(table: "pd.DataFrame", out: Path | None, replace: bool = False) -> None:
     """Print a table as .csv, or write it into a file.
 
@@ -138,8 +154,7 @@ def give_table(table: "pd.DataFrame", out: Path | None, replace: bool = False) -
     if out is None:
         typer.echo(table_bytes(table, ".csv").decode(), nl=False)
         return
-    if out.suffix not in WRITERS:
-        raise ValueError(f"--out is {out}, expected a name with {', '.join(WRITERS)} at its end")
+    checked_out(out)
     if out.exists() and not replace:
         raise FileExistsError(f"{out} exists; choose another name, or add --replace")
     write_bytes(out, table_bytes(table, out.suffix))
@@ -191,7 +206,7 @@ REPLACE = "replace what is there"
 GIVEN = "what is available, such as l or av; default: what each clip has"
 Changes = Annotated[str, typer.Option("--set", help='fields of the config, as JSON: {"k": 10}')]
 Model = Annotated[Path, typer.Argument(help=MODEL)]
-Out = Annotated[Path | None, typer.Option(help=OUT)]
+Out = Annotated[Path | None, typer.Option(help=OUT, callback=checked_out)]
 Replace = Annotated[bool, typer.Option("--replace", help=REPLACE)]
 
 

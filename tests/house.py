@@ -6,9 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DEPENDENCIES = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
 PATHS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"), key=lambda path: path.name)
 NOTEBOOKS = {path.stem: json.loads(path.read_text())["cells"] for path in PATHS}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -96,6 +102,19 @@ def left_out(folder, names):
     "What a copy of the repository leaves out: hidden and built files, and runs at its top."
     built = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(folder, names)
     return built | ({"build", "dist", "runs"} & set(names) if Path(folder) == ROOT else set())
+
+
+def needed(names):
+    "{name: distribution} of packages and of all that they need, extras aside, as installed here."
+    found = {}
+    asked = list(names)
+    while asked:
+        package = distribution(asked.pop())
+        if package.name not in found:
+            found[package.name] = package
+            needs = map(Requirement, package.requires or [])
+            asked += [r.name for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
 
 
 def built_wheel(home):

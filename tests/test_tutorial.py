@@ -4,11 +4,10 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 
 import pandas as pd
 import pytest
-from house import ROOT, built_wheel
+from house import DEPENDENCIES, ROOT, built_wheel, needed
 
 pytestmark = pytest.mark.xdist_group("tutorial")  # one worker makes what all need
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
@@ -17,7 +16,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    "An environment with the wheel; what ramer depends on is found where this one has it."
+    "An environment with the wheel and what it depends on, linked from here, and nothing else."
     home = tmp_path_factory.mktemp("installed")
     wheel = built_wheel(home)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "env")], check=True)
@@ -25,7 +24,10 @@ def installed(tmp_path_factory):
     pip = [sys.executable, "-m", "pip"]
     target = [*pip, "--python", str(home / "env/bin/python"), "install", "-q", "--no-index"]
     subprocess.run([*target, "--no-deps", str(wheel)], check=True, capture_output=True)
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    for package in needed(DEPENDENCIES).values():
+        for name in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(package.locate_file(name))
     return home / "env" / "bin"
 
 
@@ -60,7 +62,7 @@ def test_every_block_runs_and_leaves_what_it_says(ran):
     assert len(said) == len(BLOCKS) - 1
     answers = pd.read_csv(folder / "answers.csv")
     assert set(answers.available) == {"l"} and len(answers) == 300
-    assert set(pd.read_parquet(folder / "answers.parquet").available) == {"a+v+l", "a+l"}
+    assert set(pd.read_json(folder / "answers.json").available) == {"a+v+l", "a+l"}
     assert len(pd.read_csv(folder / "reasons.csv")) == 3 * 300
     assert (folder / "gated" / "README.md").exists()
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -76,3 +78,11 @@ def test_the_model_is_better_than_chance_and_the_choice_gives_its_reason(ran):
 
 def test_nothing_asks_for_make_or_a_clone():
     assert "make " not in re.sub(r"[^`]*`make`", "", "\n".join(block for _, block in BLOCKS))
+
+
+def test_what_needs_an_extra_says_so_before_it_computes(installed, ran):
+    folder, _ = ran
+    command = [str(installed / "ramer"), "predict", "gated", "clips", "--out", "answers.parquet"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'ramer[formats]'" in done.stderr
+    assert not (folder / "answers.parquet").exists()
