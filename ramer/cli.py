@@ -6,14 +6,14 @@
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'GRID', 'JSON_CHANGES', 'Workers', 'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds',
            'USERS_ERRORS', 'say_version', 'ramer_command', 'result_row', 'methods', 'run', 'results_folder', 'table',
-           'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert', 'fetch', 'extract', 'export',
-           'audit_data', 'stored_in', 'diagnose', 'sweep_grid', 'study', 'extra_of', 'main']
+           'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert', 'with_bar', 'fetch', 'extract',
+           'export', 'audit_data', 'stored_in', 'diagnose', 'sweep_grid', 'study', 'extra_of', 'main']
 
 # %% ../nbs/74_cli.ipynb #ddd1ebda
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -245,6 +245,15 @@ RECORDINGS = (
 MODALITIES = "a, v or l; default: all that have files"
 
 
+def with_bar(items: Sequence, doing: str) -> Iterable:
+    "The items, with a progress bar where a terminal shows it."
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, doing, console=console, disable=not console.is_terminal)
+
+
 @data.command()
 def fetch(
     name: Annotated[str, typer.Argument(help=SET)] = "",
@@ -264,10 +273,9 @@ def fetch(
         typer.echo(source_text(each), err=bool(name))
     if not name:
         return
-    from tqdm import tqdm
 
     def bar(items: Sequence, doing: str) -> Any:
-        return tqdm(items, desc=f"{name}, {doing}", disable=None)
+        return with_bar(items, f"{name}, {doing}")
 
     typer.echo(fetch_set(name, folder, base or GITHUB, bar))
 
@@ -284,12 +292,8 @@ def extract(
     """
     from ramer.data.folders import inspection_text
     from ramer.data.media import extract as extract_media
-    from tqdm import tqdm
 
-    def bar(paths: Sequence, name: str) -> Any:
-        return tqdm(paths, desc=name, unit="clip")
-
-    typer.echo(inspection_text(extract_media(source, target, modalities, bar)))
+    typer.echo(inspection_text(extract_media(source, target, modalities, with_bar)))
 
 # %% ../nbs/74_cli.ipynb #0e396493
 @data.command()

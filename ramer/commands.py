@@ -467,7 +467,7 @@ EXTRAS = {
     "compare": ("skops", "statsmodels"),
     "formats": ("h5py", "pyarrow"),
     "hub": ("huggingface_hub",),
-    "notebooks": ("papermill", "nbformat", "seaborn"),
+    "notebooks": ("papermill", "nbformat", "seaborn", "tqdm"),
     "sources": ("pooch", "requests"),
     "media": (
         "av",
@@ -476,7 +476,6 @@ EXTRAS = {
         "face-recognition-models",
         "all_minilm_l6_v2",
         "sentence_transformers",
-        "tqdm",
     ),
 }
 PACKAGES = ("torch", "faiss-cpu", "numpy", "pandas", "scikit-learn", "safetensors", "typer")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-for needed in ("pooch", "tqdm", "av", "opensmile"):
+for needed in ("pooch", "av", "opensmile"):
     pytest.importorskip(needed)
 from ramer.cli import main
 from ramer.data.datasets import REAL, data_root

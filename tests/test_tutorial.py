@@ -80,9 +80,22 @@ def test_nothing_asks_for_make_or_a_clone():
     assert "make " not in re.sub(r"[^`]*`make`", "", "\n".join(block for _, block in BLOCKS))
 
 
-def test_what_needs_an_extra_says_so_before_it_computes(installed, ran):
+EXTRAS = {
+    "formats": "predict gated clips --out answers.parquet",
+    "notebooks": "sweep --dataset gaussian",
+    "sources": "data fetch ravdess --folder public",
+    "media": "data extract sounds described",
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_needs_an_extra_says_which_and_leaves_nothing(extra, installed, ran):
     folder, _ = ran
-    command = [str(installed / "ramer"), "predict", "gated", "clips", "--out", "answers.parquet"]
+    (folder / "sounds").mkdir(exist_ok=True)
+    (folder / "sounds" / "one.wav").write_bytes(b"RIFF")
+    before = {path.name for path in folder.iterdir()}
+    command = [str(installed / "ramer"), *EXTRAS[extra].split()]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install 'ramer[formats]'" in done.stderr
-    assert not (folder / "answers.parquet").exists()
+    assert done.returncode == 2 and f"pip install 'ramer[{extra}]'" in done.stderr
+    left = {path.name for path in folder.iterdir()} - before
+    assert not left, left

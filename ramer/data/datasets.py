@@ -31,11 +31,16 @@ from .worlds import WORLD_PROTOCOL, WORLDS, world_dataset
 
 # %% ../../nbs/data/07_datasets.ipynb #a5366b77
 def data_root() -> Path:
-    "The folder of the real feature sets: `$RAMER_DATA`, or `shared/data` beside the clone."
+    """The folder of the real feature sets: `$RAMER_DATA`, or `shared/data` beside the clone.
+
+    Without a clone it is `data` in the current folder.
+    """
     import ramer
 
-    beside_the_clone = Path(ramer.__file__).resolve().parents[2] / "shared" / "data"
-    return Path(os.environ.get("RAMER_DATA") or beside_the_clone)
+    home = Path(ramer.__file__).resolve().parents[1]
+    beside_the_clone = home.parent / "shared" / "data"
+    default = beside_the_clone if (home / "nbs").exists() else Path("data")
+    return Path(os.environ.get("RAMER_DATA") or default)
 
 
 def read_npz(name: str) -> dict[str, np.ndarray]:

@@ -309,6 +309,7 @@ def kept_features(
     kept = folder / f"{hashlib.sha256(path.read_bytes()).hexdigest()[:24]}.npy"
     if not kept.exists():
         run = run or EXTRACTORS[modality].make()
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}")
         with open(temporary, "wb") as file:
             np.save(file, run(path))
@@ -320,7 +321,6 @@ def extract_each(
     modality: str, paths: Mapping[str, Path], folder: Path, progress: Progress
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     "({clip: features}, problems) of one modality, kept in `folder` clip by clip."
-    folder.mkdir(parents=True, exist_ok=True)
     features = {}
     problems = []
     run = None
@@ -405,7 +405,7 @@ def extract(
     """Extract the features of recordings and transcripts into a new folder (see `read_folder`).
 
     source: may hold a clips.csv with labels, groups and splits. modalities: default all that have
-    files. progress: wraps the files of each modality, such as tqdm. Returns the Corpus.
+    files. progress: wraps the files of each modality, with a bar perhaps. Returns the Corpus.
     A modality of which no file could be used is left out, and a problem, unless it was named.
     Raises FileExistsError if target is there, FileNotFoundError if there are no media, ImportError
     for an extractor that is not installed.

@@ -866,7 +866,7 @@ def fetch(
 
     A file that is there is left alone. folder: default the data root. base: what has the same
     folders OWNER/REPOSITORY/COMMIT/…, such as a mirror. progress: wraps the parts and what they are
-    built from, such as tqdm. Raises ValueError for an unknown set or a part with another checksum;
+    built from, as a bar. Raises ValueError for an unknown set or a part with another checksum;
     ConnectionError, saying what to do, where the network or a part cannot be reached; RuntimeError
     with the recipe for a set that can only be had by hand; ImportError without the extra `sources`.
     """
