@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'GRID', 'JSON_CHANGES', 'Workers', 'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds',
-           'USERS_ERRORS', 'say_version', 'ramer_command', 'result_row', 'methods', 'run', 'results_folder', 'table',
-           'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert', 'with_bar', 'fetch', 'extract',
-           'export', 'audit_data', 'stored_in', 'diagnose', 'sweep_grid', 'study', 'extra_of', 'main']
+           'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
+           'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
+           'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'sweep_grid', 'study',
+           'extra_of', 'main']
 
 # %% ../nbs/74_cli.ipynb #ddd1ebda
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,8 +49,17 @@ DEVICE = "what trainings use: auto (a GPU if there is one), cpu, cuda or cuda:1"
 THREADS = "how many threads a training uses; default: 1"
 
 
+def set_variable(name: str, value: str | None) -> None:
+    "Set a variable of the environment, or remove it."
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
 @app.callback()
 def ramer_command(
+    context: typer.Context,
     version: Annotated[bool, VERSION] = False,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help=THREADS)] = None,
@@ -56,9 +67,10 @@ def ramer_command(
     "Emotion recognition with missing modalities by retrieval."
     for variable, value in (("RAMER_DEVICE", device), ("RAMER_THREADS", threads)):
         if value is not None:
-            os.environ[variable] = str(value)  # where worker processes find it too
+            context.call_on_close(partial(set_variable, variable, os.environ.get(variable)))
+            set_variable(variable, str(value))  # where worker processes find it, too
 
-
+# %% ../nbs/74_cli.ipynb #63474062
 def result_row(condition: str, line: dict) -> str:
     "A judged condition as a line of text: every metric, and how many clips have all of it."
     import numpy as np

@@ -138,6 +138,14 @@ COMMANDS = {
     "a path for a data set": (["run", "--dataset", "./clips"], "is a path, expected a name"),
     "an unknown data set": (["run", "--dataset", "gausian"], "did you mean 'gaussian'?"),
     "no runs": (["table", "{home}/clips"], "holds no finished run"),
+    "a device that is not here": (
+        ["--device", "cuda:9", "train", "{home}/clips", "--out", "{home}/new", "--method", "zero"],
+        "torch finds no such GPU; choose auto or cpu",
+    ),
+    "a recording that is not there": (
+        ["predict", "{home}/gated", "{home}/gone.wav"],
+        "expected recordings or features",
+    ),
     "features without =": (
         ["data", "inspect", "{home}/clips", "--features", "a"],
         "expected MODALITY=PATH",
@@ -271,6 +279,8 @@ ESTIMATORS = {
     "one class": (lambda: small().fit(views, np.full(N, "sad")), "one class"),
     "numbers to regress": (lambda: small().fit(views, np.linspace(0, 1, N)), "label"),
     "too few labels": (lambda: small().fit(views, y[:-1]), str(N)),
+    "a device of no kind": (lambda: small(device="gpu").fit(views, y), "expected auto, cpu, cuda"),
+    "no threads": (lambda: small(threads=-1).fit(views, y), "expected a number of threads"),
     "an unknown setting": (lambda: small(settings={"kk": 3}).fit(views, y), "'kk' is unknown"),
     "a view too many": (
         lambda: small(blocks={"a": 0}).fit([views["a"], views["l"]], y),

@@ -51,9 +51,11 @@ def training_threads() -> int:
     With another number sums are added in another order, so results agree, but not to the last bit.
     Raises ValueError if it is no number from 1 up.
     """
-    given = str(CHOSEN.get().threads or os.environ.get("RAMER_THREADS", "1"))
+    chosen = CHOSEN.get().threads
+    given = os.environ.get("RAMER_THREADS", "1") if chosen is None else str(chosen)
     if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"RAMER_THREADS is {given!r}, expected a number of threads, such as 4")
+        name = "RAMER_THREADS" if chosen is None else "threads"
+        raise ValueError(f"{name} is {given!r}, expected a number of threads, such as 4")
     return int(given)
 
 
@@ -76,7 +78,7 @@ def training_device() -> torch.device:
         raise ValueError(f"device is {given!r}, and torch finds no such GPU; choose auto or cpu")
     return device
 
-
+# %% ../../nbs/methods/15_training.ipynb #d3c37f79
 @contextmanager
 def computing_on(device: str | None = None, threads: int | None = None) -> Iterator[None]:
     """Inside the block trainings use this device and this many threads; None: as outside.
@@ -85,7 +87,8 @@ def computing_on(device: str | None = None, threads: int | None = None) -> Itera
     Raises ValueError for what cannot be, at once.
     """
     outside = CHOSEN.get()
-    chosen = CHOSEN.set(Resources(device or outside.device, threads or outside.threads))
+    threads = outside.threads if threads is None else threads
+    chosen = CHOSEN.set(Resources(device or outside.device, threads))
     try:
         training_device()
         training_threads()
