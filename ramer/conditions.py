@@ -115,16 +115,15 @@ def code_masks(codes: Sequence[int] | np.ndarray, n_modalities: int) -> np.ndarr
     return (np.asarray(codes)[:, None] >> np.arange(n_modalities)) & 1 == 1
 
 
-def condition_slots(n_modalities: int) -> np.ndarray:
-    """The row of each code in a table by condition: (2**M,) int64.
+def condition_slots(codes: np.ndarray, n_modalities: int) -> np.ndarray:
+    """The row of each code in a table by condition: (B,) int64. codes: (B,) int.
 
     Up to five modalities a code is its own row. Of more, `condition_codes` have rows from 1, and
-    all others row 0.
+    all others row 0. So a table has a row more than there are `condition_codes`.
     """
-    codes = condition_codes(n_modalities)
-    slots = np.zeros(2**n_modalities, np.int64)
-    slots[codes] = np.arange(1, len(codes) + 1)
-    return slots
+    known = condition_codes(n_modalities)
+    at = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    return np.where(known[at] == codes, at + 1, 0)
 
 
 def random_masks(n: int, n_modalities: int, generator: np.random.Generator) -> np.ndarray:
