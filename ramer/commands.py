@@ -328,6 +328,7 @@ def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
     left.
     """
     from ramer.data.layouts import read_layout
+    from ramer.models import shown_clips
 
     files = media_among(sources)
     if not files and len(sources) > 1:
@@ -336,11 +337,10 @@ def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
             "ask for each by itself"
         )
     clips = clips_of_media(method, files) if files else read_layout(sources[0]).clips
-    widths = method.about.get("widths") or clips.dims
-    clips = clips.with_modalities(widths)
+    clips = shown_clips(method, clips, None)
     empty = ~clips.present.any(1)
     if empty.all():
-        raise ValueError(f"no clip of {len(clips)} has any of {', '.join(widths)}")
+        raise ValueError(f"no clip of {len(clips)} has any of {', '.join(clips.modalities)}")
     if empty.any():
         first = clips.ids[empty][0]
         typer.echo(

@@ -122,6 +122,8 @@ def condition_slots(codes: np.ndarray, n_modalities: int) -> np.ndarray:
     all others row 0. So a table has a row more than there are `condition_codes`.
     """
     known = condition_codes(n_modalities)
+    if len(known) == 2**n_modalities - 1:  # all there are
+        return np.asarray(codes)
     at = np.searchsorted(known, codes).clip(max=len(known) - 1)
     return np.where(known[at] == codes, at + 1, 0)
 

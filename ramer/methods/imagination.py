@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'Vectors', 'Shape', 'DRAWS', 'ADAM', 'AUTOENCODING', 'TEACHING', 'IMAGINING', 'PORTED', 'CONSISTENT_TEACHING',
-           'fully_connected', 'VectorEncoders', 'VectorNetwork', 'take_rows', 'judged_rows', 'score_on_dev',
-           'train_vectors', 'Recipe', 'linear_layers', 'draw_weights', 'VectorMethod', 'VectorParts', 'VectorTraining',
-           'Imagination', 'missing_error', 'chain', 'squeeze', 'AENetwork', 'SummedAENetwork', 'AE', 'Cascade',
-           'CRANetwork', 'SummedCRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy',
+           'fully_connected', 'VectorEncoders', 'VectorNetwork', 'take_rows', 'vectors_on', 'judged_rows',
+           'score_on_dev', 'train_vectors', 'Recipe', 'linear_layers', 'draw_weights', 'VectorMethod', 'VectorParts',
+           'VectorTraining', 'Imagination', 'missing_error', 'chain', 'squeeze', 'AENetwork', 'SummedAENetwork', 'AE',
+           'Cascade', 'CRANetwork', 'SummedCRANetwork', 'CRA', 'Teacher', 'MMINNetwork', 'MMIN', 'moment_discrepancy',
            'over_pairs', 'invariant', 'InvariantTeacher', 'SteadyNetwork', 'IFMMINNetwork', 'IFMMINLightNetwork',
            'IFMMIN', 'IFMMINLight', 'one_way', 'contrast', 'projection', 'ConsistentTeacher', 'AudioFaceTeacher',
            'CIFMMINNetwork', 'CIFMMIN', 'LineageAENetwork', 'LineageAE']
@@ -102,6 +102,11 @@ def take_rows(x: Vectors, rows: Tensor) -> Vectors:
     return {modality: v[rows] for modality, v in x.items()}
 
 
+def vectors_on(x: Vectors, device: torch.device) -> Vectors:
+    "The same vectors, on a device."
+    return {modality: v.to(device) for modality, v in x.items()}
+
+
 def judged_rows(codes: np.ndarray, dev: Clips) -> list[tuple[Tensor, Tensor]]:
     """(rows (n,), mask (n, M)) of the dev clips that have all of a condition.
 
@@ -127,7 +132,7 @@ def score_on_dev(
     judged = judged_rows(codes, dev)
     labels = torch.from_numpy(dev.labels)
     truth = torch.cat([labels[rows] for rows, _ in judged])
-    x = {m: v.to(device) for m, v in vectors(dev).items()}
+    x = vectors_on(vectors(dev), device)
 
     @torch.no_grad()
     def score() -> float:
@@ -152,12 +157,11 @@ def train_vectors(
     def loss(rows: Tensor) -> Tensor:
         drawn = code_masks(generator.choice(codes, len(rows)), len(x))
         mask = torch.from_numpy(within(drawn, clips.present[rows.numpy()]))
-        batch = {m: v.to(device) for m, v in take_rows(x, rows).items()}
+        batch = vectors_on(take_rows(x, rows), device)
         return network.loss(batch, mask.to(device), labels[rows].to(device))
 
     with on_device(network, *network.teacher) as device:
-        there = {m: v.to(device) for m, v in x.items()}
-        network.remember(there, torch.from_numpy(clips.present).to(device))
+        network.remember(vectors_on(x, device), torch.from_numpy(clips.present).to(device))
         score = score_on_dev(network, dev, codes, device)
         return fit(network, loss, score, len(labels), config, [generator])
 
