@@ -15,6 +15,7 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(config, items):
     for item in items:  # a file's tests share what they set up; notebooks share nothing
         if item.path.stem != "test_notebooks":
