@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+import json
 import shutil
 import wave
 
@@ -383,3 +384,14 @@ def test_recordings_that_cannot_be_told_apart_are_refused(talking, tmp_path):
     assert "are both a of clip 'new'" in str(same.exception)
     gone = run("predict", talking / "model", tmp_path / "gone.wav")
     assert "gone.wav does not exist; expected recordings or features" in str(gone.exception)
+
+
+def test_a_model_of_the_first_version_does_not_know_its_extractor(talking, tmp_path):
+    shutil.copytree(talking / "model", tmp_path / "former")
+    (tmp_path / "former" / "manifest.json").unlink()
+    facts = tmp_path / "former" / "model.json"
+    former = {name: said for name, said in json.loads(facts.read_text()).items() if name != "about"}
+    facts.write_text(json.dumps(former))
+    with pytest.warns(UserWarning, match="without checksums"):
+        answered = run("predict", tmp_path / "former", talking / "new.wav")
+    assert "learned 'a' from features of 'not known'" in str(answered.exception)

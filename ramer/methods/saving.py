@@ -207,8 +207,9 @@ def made_with(about: Mapping[str, Any]) -> str:
 
 def about_former(facts: Mapping[str, Any]) -> dict[str, Any]:
     "What version 0.1.0, which kept no `about_clips`, says in a saved method's facts."
-    classes = facts.get("shape", {}).get("classes", ())
-    return {"ramer": "0.1.0", "classes": dict.fromkeys(classes, "not known")}
+    shape = facts.get("shape", {})
+    classes = dict.fromkeys(shape.get("classes", ()), "not known")
+    return {"ramer": "0.1.0", "classes": classes, "widths": shape.get("dims", {}), "features": {}}
 
 
 def setting(config: Mapping[str, Any]) -> list[str]:
