@@ -15,11 +15,13 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
+def pytest_itemcollected(item):
+    "A file's tests share what they set up, so one worker runs them; notebooks share nothing."
+    if item.path.stem != "test_notebooks":
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_collection_modifyitems(config, items):
-    for item in items:  # a file's tests share what they set up; notebooks share nothing
-        if item.path.stem != "test_notebooks":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if config.getoption("--slow"):
         return
     for item in items:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("examples")  # one worker makes what all need
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "ramer-nearest-centre"
 

@@ -191,3 +191,9 @@ def test_the_gigabytes_that_are_stated_are_those_of_an_installation(page):
     stated = float(re.search(r"([\d.]+) GB on disk", (ROOT / page).read_text())[1])
     held = installed_bytes(DEPENDENCIES) / 1e9  # without pip itself
     assert held == pytest.approx(stated, rel=0.1)
+
+
+def test_workers_share_tests_by_file(request):
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("needs --dist loadgroup")
+    assert request.node.nodeid.endswith("@test_packaging")

@@ -117,6 +117,9 @@ def save_for_ever(methods, path):
 def test_a_hundred_kills_lose_nothing_and_leave_nothing(methods, protocol, tmp_path):
     path = tmp_path / "model"
     methods[0].save(path)
+    start = time.perf_counter()
+    methods[0].save(path, replace_existing=True)
+    taken = time.perf_counter() - start
     answers = [method.predict_proba(protocol.dev) for method in methods]
     generator = np.random.default_rng(0)
     seen, left = set(), 0
@@ -124,7 +127,7 @@ def test_a_hundred_kills_lose_nothing_and_leave_nothing(methods, protocol, tmp_p
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fork beside threads, none of which computes
             child = save_for_ever(methods, path)
-        time.sleep(generator.uniform(0.002, 0.08))
+        time.sleep(generator.uniform(0.1 * taken, 4 * taken))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert path.exists()

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from house import DEPENDENCIES, ROOT, built_wheel, needed
 
-pytestmark = pytest.mark.xdist_group("tutorial")  # one worker makes what all need
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
 
