@@ -23,6 +23,9 @@ def skipped(cell):
 def render(path):
     "Run one notebook in its folder and write it back with its outputs, cleaned."
     notebook = read_nb(path)
+    for cell in notebook.cells:
+        if not skipped(cell):
+            cell.outputs = []  # of a cell that shows nothing any more, too
     shell = CaptureShell(path, mpl_format="png")
     os.chdir(path.parent)
     try:
