@@ -124,3 +124,13 @@ def test_the_committed_first_answers_are_of_the_programs_that_are_there():
     table = pd.read_csv(ROOT / "benchmarks" / "first-answer.csv")
     lines_of = imported("first_answer.py")["lines_of"]
     assert [lines_of(way) for way in table.way] == table.lines.tolist()
+
+
+def test_a_search_is_held_against_raw_ones_and_changes_against_a_search(tmp_path):
+    run_benchmark("search.py", "--clips", 600, "--out", tmp_path / "search.csv")
+    table = pd.read_csv(tmp_path / "search.csv")
+    assert set(table.of) == {"a matrix product", "a raw search", "a search", "the rows"}
+    assert (table.ratio > 0).all() and set(table.clips) == {600}
+    has_target = table.target.notna()
+    holds = np.where(table.ratio <= table.target + 0.005, "yes", "no")  # two digits are written
+    assert (holds[has_target] == table.holds[has_target]).mean() > 0.9
