@@ -23,7 +23,7 @@ DECIDING = (
     "io",
     *(f"data.{name}" for name in ("arrays", "clips", "folds", "worlds", "folders", "datasets")),
     *(f"evaluation.{name}" for name in ("audit", "protocol", "metrics")),
-    *(f"retrieval.{name}" for name in ("store", "fusion", "filters")),
+    *(f"retrieval.{name}" for name in ("exact", "store", "fusion", "filters")),
     *(
         f"methods.{name}"
         for name in ("config", "encoders", "checkpoints", "training", "pretraining")

@@ -238,12 +238,15 @@ def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
 def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int], dict[str, Any]]:
     """{(method, fold): changes that its trials chose}, for every fold that can be tested.
 
-    Empty where the data set was not tuned.
+    Empty where the data set was not tuned. A set that takes another's choices has a file of its own
+    where its lines were made with that one's earlier choices.
     """
-    dataset = TUNED_AS.get(dataset, dataset)
     if folder is None:
         return {}
-    path = Path(folder) / f"{dataset}.csv"
+    own, shared = (
+        Path(folder) / f"{name}.csv" for name in (dataset, TUNED_AS.get(dataset, dataset))
+    )
+    path = own if own.exists() else shared
     if not path.exists():
         return {}
     rows = pd.read_csv(path).query("chosen")
