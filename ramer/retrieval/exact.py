@@ -251,7 +251,7 @@ def nearest_rows(
     queries: Sequence[np.ndarray],
     rows: Sequence[np.ndarray],
     k: int,
-    pairs: Pairs | None = None,
+    pairs: Pairs = NO_PAIRS,
     able: np.ndarray | None = None,
     rank: Callable[[], np.ndarray] | None = None,
 ) -> Best:
@@ -263,7 +263,7 @@ def nearest_rows(
     """
     n_queries, n_rows = len(queries[0]), len(rows[0])
     searched = RowBlocks(rows, able)
-    pairs = searched.number(NO_PAIRS if pairs is None else pairs)
+    pairs = searched.number(pairs)
     ranks = (lambda: np.arange(n_rows)) if rank is None else rank
     if not n_queries or not len(searched):
         return Best(np.empty((n_queries, 0), np.float32), np.empty((n_queries, 0), np.int64))

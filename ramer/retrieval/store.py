@@ -20,7 +20,7 @@ from safetensors.numpy import save as safe_bytes
 from typing import Any, NamedTuple, TypeVar
 from ..conditions import by_condition
 from ..data.clips import whole_numbers
-from .exact import Pairs, nearest_rows, pairs_of_groups
+from .exact import NO_PAIRS, Pairs, nearest_rows, pairs_of_groups
 from ..io import MANIFEST, new_folder, read_signed, sign_folder, write_bytes, write_text
 
 # %% ../../nbs/retrieval/21_store.ipynb #5e24bedf
@@ -444,8 +444,8 @@ class Exclusion(NamedTuple):
         groups = None if self.groups is None else np.asarray(self.groups)[rows]
         return Exclusion(ids, groups)
 
-    def pairs(self, store: GrowingRows, n: int) -> Pairs | None:
-        "The pairs of one of n queries and a stored row that it may not find; None: of none."
+    def pairs(self, store: GrowingRows, n: int) -> Pairs:
+        "The pairs of one of n queries and a stored row that it may not find."
         parts = []
         if self.ids is not None:
             rows = looked_up(store.row_of, self.ids, n)
@@ -455,7 +455,7 @@ class Exclusion(NamedTuple):
             asked = looked_up(store.group_numbers.numbers, self.groups, n)
             parts.append(pairs_of_groups(asked, store.group_codes))
         if len(parts) < 2:
-            return parts[0] if parts else None
+            return parts[0] if parts else NO_PAIRS
         together = Pairs(*(np.concatenate(column) for column in zip(*parts)))
         order = np.argsort(together.queries, kind="stable")
         return Pairs(*(column[order] for column in together))
@@ -501,18 +501,14 @@ def check_queries(store: ClipRows, queries: Mapping[str, ArrayLike]) -> None:
 def first_allowed(
     scores: np.ndarray, rows: np.ndarray, out: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first k rows of each query that are not out, order kept, padded to k.
+    """The first k rows of each query that are not out, order kept; -inf and -1 for those out.
 
-    scores, rows, out: (B, L). Returns scores (B, k) float32 and rows (B, k).
+    scores, rows, out: (B, L). Returns scores and rows, (B, k) each, or (B, L) if L is less.
     """
     rows = np.where(out, -1, rows)
     keep = np.argsort(out, axis=1, kind="stable")[:, :k]
     rows = np.take_along_axis(rows, keep, 1)
-    scores = np.take_along_axis(scores, keep, 1)
-    pad = ((0, 0), (0, k - keep.shape[1]))
-    rows = np.pad(rows, pad, constant_values=-1)
-    scores = np.where(rows < 0, -np.inf, np.pad(scores, pad))
-    return scores.astype(np.float32), rows
+    return np.where(rows < 0, -np.inf, np.take_along_axis(scores, keep, 1)), rows
 
 # %% ../../nbs/retrieval/21_store.ipynb #1900c4c9
 class SearchedRows(ChangingRows):
@@ -545,8 +541,7 @@ class SearchedRows(ChangingRows):
         scores: (B, L) float; rows: (B, L) int64 in the store.
         out: (B, L) bool, True for rows that a query may not find.
         """
-        scores, rows = first_allowed(scores, rows, out, k)
-        return Hits(np.where(rows < 0, "", self.ids[rows]), scores, rows)
+        return self.padded_hits(*first_allowed(scores, rows, out, k), k)
 
     def padded_hits(self, scores: np.ndarray, rows: np.ndarray, k: int) -> Hits:
         "Hits of (B, at most K) scores and rows, padded to k; rows are -1 where none is."
