@@ -443,7 +443,7 @@ def test_sixty_four_clips_are_learned_by_heart(name, parts):
     "name", ["if-mmin-1", "ae-lineage", "distilled", "zero", "ramer", "impute-logistic"]
 )
 def test_where_all_modalities_hold_the_same_one_is_nearly_enough(name):
-    "The five systems and the modern ones are tested in 27_imagination and 28_modern."
+    "The five systems and the modern ones are tested in 28_imagination and 29_modern."
     same = World(
         "same",
         dims=dict.fromkeys("avl", 16),

@@ -124,7 +124,7 @@ class ClassicalSettings(Settings):
 # %% ../../nbs/methods/12_config.ipynb #2283e426
 @dataclass(frozen=True, kw_only=True)
 class GatedSettings(ClassicalSettings):
-    "How the keys and the gate of gated retrieval (31_gated) start, and how they are trained."
+    "How the keys and the gate of gated retrieval (32_gated) start, and how they are trained."
 
     sharpness: float = 20.0  # what cosines are multiplied with at first, where neighbours vote
     smoothing: float = 5.0  # the same, where keys are averaged

@@ -29,8 +29,11 @@ def inner_products(queries: np.ndarray, rows: np.ndarray, into: np.ndarray) -> N
         return
     products_with = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # made by SWIG
     pointer = faiss.swig_ptr
+    n, width = rows.shape
+    stored = pointer(rows)
     for query, products in zip(queries, into):
-        products_with(pointer(products), pointer(query), pointer(rows), rows.shape[1], len(rows))
+        out, asked = pointer(products), pointer(query)
+        products_with(out, asked, stored, width, n)
 
 # %% ../../nbs/retrieval/20_exact.ipynb #7fdb0e85
 RUN = 64  # scores of which the largest is taken first
@@ -38,17 +41,20 @@ RUN = 64  # scores of which the largest is taken first
 
 def best_of(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     "The k largest of each row of scores (B, n), largest first, and their columns: (B, k) each."
-    n = scores.shape[1]
-    whole = n // RUN * RUN
+    n_queries, n = scores.shape
     if n <= 4 * k * RUN or scores.numel() < 100_000:
         return scores.topk(min(k, n), 1)
+    whole = n // RUN * RUN
     runs = scores[:, :whole].unflatten(1, (-1, RUN))
-    chosen = runs.amax(2).topk(k, 1, sorted=False).indices
-    inside = runs.gather(1, chosen[:, :, None].expand(-1, -1, RUN)).flatten(1)
-    columns = (chosen[:, :, None] * RUN + torch.arange(RUN)).flatten(1)
+    largest = runs.amax(2)
+    chosen = largest.topk(k, 1, sorted=False).indices[:, :, None]  # (B, k, 1)
+    inside = runs.gather(1, chosen.expand(-1, -1, RUN)).flatten(1)
+    columns = chosen * RUN + torch.arange(RUN)
+    columns = columns.flatten(1)
     if whole < n:
-        rest = torch.arange(whole, n).expand(len(scores), -1)
-        inside, columns = torch.cat([inside, scores[:, whole:]], 1), torch.cat([columns, rest], 1)
+        rest = torch.arange(whole, n)
+        inside = torch.cat([inside, scores[:, whole:]], 1)
+        columns = torch.cat([columns, rest.expand(n_queries, -1)], 1)
     best, places = inside.topk(k, 1)
     return best, columns.gather(1, places)
 
@@ -64,23 +70,28 @@ class Pairs(NamedTuple):
         if not len(self.rows):
             return self
         first, last = np.searchsorted(self.queries, (start, stop))
+        queries = self.queries[first:last] - start
         rows = self.rows[first:last]
         order = np.argsort(rows, kind="stable")
-        return Pairs(self.queries[first:last][order] - start, rows[order])
+        return Pairs(queries[order], rows[order])
 
     def among(self, queries: np.ndarray, n: int) -> "Pairs":
         "The pairs of some of n queries, which are counted anew. queries: (m,) int64."
         number = np.full(n, -1)
         number[queries] = np.arange(len(queries))
-        kept = number[self.queries] >= 0
-        return Pairs(number[self.queries[kept]], self.rows[kept])
+        numbered = number[self.queries]
+        kept = numbered >= 0
+        return Pairs(numbered[kept], self.rows[kept])
 
     def leave_out(self, scores: np.ndarray, start: int) -> None:
         "Set the scores (B, n), of the rows from `start` on, to -inf; the pairs are by their rows."
         if not len(self.rows):
             return
-        first, last = np.searchsorted(self.rows, (start, start + scores.shape[1]))
-        scores[self.queries[first:last], self.rows[first:last] - start] = -np.inf
+        stop = start + scores.shape[1]
+        first, last = np.searchsorted(self.rows, (start, stop))
+        queries = self.queries[first:last]
+        columns = self.rows[first:last] - start
+        scores[queries, columns] = -np.inf
 
 
 NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -92,16 +103,21 @@ def pairs_of_groups(wanted: np.ndarray, codes: np.ndarray) -> Pairs:
     wanted: (B,) int64, -1 for none. codes: (N,) int64, not negative.
     """
     asked = np.zeros(codes.max(initial=-1) + 2, bool)  # the last is that of -1, and of no row
-    asked[np.where(wanted < len(asked), wanted, -1)] = True
+    known = np.where(wanted < len(asked), wanted, -1)
+    asked[known] = True
     asked[-1] = False
     rows = np.flatnonzero(asked[codes])
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    first = np.searchsorted(codes[rows], wanted)
-    lengths = np.searchsorted(codes[rows], wanted, side="right") - first
+    order = np.argsort(codes[rows], kind="stable")
+    rows = rows[order]
+    by_code = codes[rows]
+    first = np.searchsorted(by_code, wanted)
+    last = np.searchsorted(by_code, wanted, side="right")
+    lengths = last - first
     before = np.cumsum(lengths) - lengths
     within = np.arange(lengths.sum()) - np.repeat(before, lengths)
     queries = np.repeat(np.arange(len(wanted)), lengths)
-    return Pairs(queries, rows[np.repeat(first, lengths) + within])
+    found = np.repeat(first, lengths) + within
+    return Pairs(queries, rows[found])
 
 # %% ../../nbs/retrieval/20_exact.ipynb #a82aed4f
 SCORES = 4_000_000  # of a block: 16 MB
@@ -111,12 +127,13 @@ def sum_of_products(
     queries: Sequence[np.ndarray], rows: Sequence[np.ndarray], sums: np.ndarray, more: np.ndarray
 ) -> np.ndarray:
     "The sums (B, n) of the inner products of each modality, in `sums`; `more` holds those added."
-    shape = len(queries[0]), len(rows[0])
-    total = sums[: shape[0] * shape[1]].reshape(shape)
+    n_queries, n_rows = len(queries[0]), len(rows[0])
+    used = sums[: n_queries * n_rows]
+    total = used.reshape(n_queries, n_rows)
     first, *others = zip(queries, rows)
     inner_products(*first, total)
     for query, each in others:
-        products = more[: total.size].reshape(shape)
+        products = more[: total.size].reshape(total.shape)
         inner_products(query, each, products)
         total += products
     return total
@@ -146,9 +163,11 @@ class RowBlocks:
         "The pairs with the rows as they are counted here."
         if self.gathered is None:
             return pairs
+        if not len(self):
+            return NO_PAIRS
         numbers = np.searchsorted(self.gathered, pairs.rows)
         numbers[numbers == len(self.gathered)] = 0
-        known = self.gathered[numbers] == pairs.rows if len(self) else numbers < 0
+        known = self.gathered[numbers] == pairs.rows
         return Pairs(pairs.queries[known], numbers[known])
 
     def place(self, numbers: np.ndarray) -> np.ndarray:
@@ -209,11 +228,13 @@ def tied_best(
     """
     blocks = []
     for start, scores in searched.scores(queries, pairs):
-        ranks = -rank[start : start + scores.shape[1]].double()
-        order = torch.where(scores < cut - CLOSE, -torch.inf, ranks)
+        stop = start + scores.shape[1]
+        order = -rank[start:stop].double()
+        order = torch.where(scores < cut - CLOSE, -torch.inf, order)
         order = torch.where(scores > cut + CLOSE, torch.inf, order)
         chosen, columns = best_of(order, k)
-        blocks.append((chosen, scores.gather(1, columns), columns + start))
+        found = scores.gather(1, columns)
+        blocks.append((chosen, found, columns + start))
     return best_of_blocks(blocks, k)[1:]
 
 
@@ -232,19 +253,24 @@ def some_best(
     scores, rows = best_of_blocks(blocks, k + 1)
     tied = tied_queries(scores.numpy(), k)
     if len(tied):
-        ranks = torch.from_numpy(rank()[searched.place(np.arange(len(searched)))])
-        some, cut = [each[tied] for each in queries], scores[tied, k - 1, None]
-        settled = tied_best(searched, some, k, pairs.among(tied, len(scores)), cut, ranks)
+        places = searched.place(np.arange(len(searched)))
+        ranks = torch.from_numpy(rank()[places])
+        some = [each[tied] for each in queries]
+        theirs = pairs.among(tied, len(scores))
+        cut = scores[tied, k - 1, None]
+        settled = tied_best(searched, some, k, theirs, cut, ranks)
         scores[tied, :k], rows[tied, :k] = settled
-    return Best(scores[:, :k].numpy(), searched.place(rows[:, :k].numpy()))
+    found = rows[:, :k].numpy()
+    return Best(scores[:, :k].numpy(), searched.place(found))
 
 
 def tied_queries(scores: np.ndarray, k: int) -> np.ndarray:
     "The rows of scores (B, n), the largest first, whose k-th score equals the next one."
     if scores.shape[1] <= k:
         return np.empty(0, np.int64)
-    following = scores[:, k]
-    return np.flatnonzero((following > -np.inf) & (scores[:, k - 1] < following + CLOSE))
+    last, following = scores[:, k - 1], scores[:, k]
+    is_tied = (following > -np.inf) & (last < following + CLOSE)
+    return np.flatnonzero(is_tied)
 
 # %% ../../nbs/retrieval/20_exact.ipynb #c8ef1aca
 def nearest_rows(
@@ -266,7 +292,8 @@ def nearest_rows(
     pairs = searched.number(pairs)
     ranks = (lambda: np.arange(n_rows)) if rank is None else rank
     if not n_queries or not len(searched):
-        return Best(np.empty((n_queries, 0), np.float32), np.empty((n_queries, 0), np.int64))
+        nothing = np.empty((n_queries, 0), np.float32)
+        return Best(nothing, nothing.astype(np.int64))
     parts = []
     for start in range(0, n_queries, QUERIES):
         stop = min(start + QUERIES, n_queries)
@@ -281,7 +308,10 @@ def nearest_rows(
 
 def in_order(best: Best, rank: Callable[[], np.ndarray]) -> Best:
     "The same with the largest scores first, and equal ones by rank."
-    if not (best.scores[:, 1:] + CLOSE >= best.scores[:, :-1]).any():
+    better, worse = best.scores[:, :-1], best.scores[:, 1:]
+    if not (worse + CLOSE >= better).any():
         return best
-    order = np.lexsort((rank()[best.rows], -np.round(best.scores / CLOSE)))
-    return Best(*(np.take_along_axis(column, order, 1) for column in best))
+    ranks = rank()[best.rows]
+    order = np.lexsort((ranks, -np.round(best.scores / CLOSE)))
+    scores = np.take_along_axis(best.scores, order, 1)
+    return Best(scores, np.take_along_axis(best.rows, order, 1))

@@ -1,0 +1,159 @@
+"""How much faster an approximate engine searches features of a trained model, and what it misses.
+
+Writes results/bench/engines.csv: ratios of two times measured in one run, on one thread. The clips
+are simulated (world mer2024-shaped), their features are the h of a stage 1 trained on 5,030
+of them. Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/engines.py`;
+`--clips 1000000` for other sizes, which takes many minutes.
+"""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import torch
+from search import seconds
+
+from ramer.data.worlds import WORLDS, sample
+from ramer.io import write_text
+from ramer.methods.config import Config
+from ramer.methods.encoders import hidden_features
+from ramer.methods.pretraining import pretrain
+from ramer.retrieval.approximate import ENGINES, Combination
+from ramer.retrieval.store import RetrievalStore
+
+WORLD = WORLDS["mer2024-shaped"]
+SIZES = (10_000, 120_625)
+TRAIN, DEV, ASKED, BLOCK = 5030, 600, 512, 5000
+BATCHES = (1, 64, 512)
+K, GROUP = 5, 60  # neighbours, clips of a speaker
+FASTER_TARGET, RECALL_TARGET, BUILD_TARGET = 50, 0.99, 0.8
+SEARCHES = ("a", "v", "l", "al")
+
+
+def clips_of(n, seed, prefix):
+    return sample(WORLD, n, seed=seed, prefix=prefix)
+
+
+def trained_stage1(epochs):
+    train, dev = clips_of(TRAIN, 1, "train"), clips_of(DEV, 2, "dev")
+    return pretrain(train, dev, Config(dataset=WORLD.name, epochs=epochs))
+
+
+def encoded(stage1, clips):
+    "{modality: (n, H)}, what stage 1 makes of clips."
+    h = hidden_features(stage1.network, stage1.scaler(clips)).numpy()
+    return dict(zip(clips.modalities, h.swapaxes(0, 1)))
+
+
+def encoded_blocks(stage1, n):
+    "{modality: (n, H)} of n clips, and the CPU seconds that encoding them took."
+    parts, taken = [], 0.0
+    for start in range(0, n, BLOCK):
+        clips = clips_of(min(BLOCK, n - start), 1000 + start, f"{start:07d}-")
+        begin = time.process_time()
+        parts.append(encoded(stage1, clips))
+        taken += time.process_time() - begin
+    columns = {m: np.concatenate([part[m] for part in parts]) for m in parts[0]}
+    return columns, taken
+
+
+def filled(features, engine):
+    "A store of all clips, and the CPU seconds until each modality has been searched once."
+    n = len(features["a"])
+    store = RetrievalStore(engine=engine)
+    groups = [f"speaker{i // GROUP}" for i in range(n)]
+    begin = time.process_time()
+    store.add([f"clip{i}" for i in range(n)], features, groups=groups)
+    for m, x in features.items():
+        store.search({m: x[:1]}, K)
+    return store, time.process_time() - begin
+
+
+def share_found(near, true):
+    "Recall@K: the share of hits that are as near as the K-th of an exact search."
+    return float((near.scores >= true.scores[:, -1:] - 1e-6).mean())
+
+
+def index_bytes(store):
+    "Bytes a clip of all indexes, as FAISS writes them."
+    engine = store.approximate()
+    if engine is None:
+        return 0.0
+    written = [faiss.serialize_index(each.index).nbytes for each in engine.by_modality.values()]
+    return sum(written) / len(store)
+
+
+def search_rows(name, store, exact, asked):
+    "A row for each search and batch."
+    rows = []
+    for searched in SEARCHES:
+        everything = {m: asked[m] for m in searched}
+        found = share_found(store.search(everything, K), exact.search(everything, K))
+        reached = store.reached.get(Combination(tuple(searched), (), 8))
+        for batch in BATCHES:
+            queries = {m: x[:batch] for m, x in everything.items()}
+            slow = seconds(partial(exact.search, queries, K))
+            fast = seconds(partial(store.search, queries, K))
+            rows.append(
+                {"engine": name, "clips": len(store), "searched by": searched, "batch": batch}
+                | {"times faster": slow / fast, "microseconds a query": 1e6 * fast / batch}
+                | {"recall": found, "effort": reached.effort if reached else 0}
+            )
+    return rows
+
+
+def measured(stage1, n, engines):
+    "All rows of one size, and a row for what each engine costs to build."
+    features, forward = encoded_blocks(stage1, n)
+    asked = encoded(stage1, clips_of(ASKED, 3, "asked"))
+    exact, _ = filled(features, "exact")
+    rows, builds = [], []
+    for name in engines:
+        store, taken = filled(features, name)
+        rows += search_rows(name, store, exact, asked)
+        cost = {"engine": name, "clips": n, "build by forward pass": taken / forward}
+        builds.append(cost | {"bytes a clip": index_bytes(store)})
+    return rows, builds
+
+
+def with_growth(table):
+    "The exponent with which the time of a query has grown since the smallest size."
+    smallest = table.clips.min()
+    keys = ["engine", "searched by", "batch"]
+    first = table[table.clips == smallest].set_index(keys)["microseconds a query"]
+    before = first.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
+    sizes = np.log(table.clips / smallest)
+    growth = np.log(table["microseconds a query"] / before) / sizes.where(sizes > 0)
+    return table.assign(growth=growth)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    default = Path(__file__).parents[1] / "results" / "bench"
+    parser.add_argument("--out", type=Path, default=default)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    stage1 = trained_stage1(chosen.epochs)
+    rows, builds = [], []
+    for n in chosen.clips:
+        more, costs = measured(stage1, n, chosen.engines)
+        rows, builds = rows + more, builds + costs
+    table = with_growth(pd.DataFrame(rows))
+    is_wanted = (table["times faster"] >= FASTER_TARGET) & (table.recall >= RECALL_TARGET)
+    table["holds"] = np.where(table.clips == SIZES[-1], np.where(is_wanted, "yes", "no"), "")
+    write_text(chosen.out / "engines.csv", table.to_csv(index=False, float_format="%.3g"))
+    costs = pd.DataFrame(builds)
+    write_text(chosen.out / "engines-built.csv", costs.to_csv(index=False, float_format="%.3g"))
+    print(table.to_string(index=False), costs.to_string(index=False), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
