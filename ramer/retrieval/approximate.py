@@ -352,7 +352,7 @@ class Indexes:
     def look(self, question: Question, effort: int) -> Best:
         "The best of what the indexes find with an effort."
         excluded = np.bincount(question.pairs.queries, minlength=1)
-        depth = effort + question.k + int(excluded.max())
+        depth = max(effort, question.k) + int(excluded.max())
         depth = min(depth, question.n_rows)
         near = []
         for m, x in question.queries.items():
