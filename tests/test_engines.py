@@ -118,3 +118,16 @@ def test_recall_is_measured_again_when_the_index_is_worn(engine):
     hits = store.search({"a": rows["a"]}, 3)
     assert store.approximate().by_modality["a"] is not built
     assert set(hits.ids.ravel()) <= set(names[40:])
+
+
+def test_recall_is_measured_again_when_the_store_has_doubled(engine):
+    store = RetrievalStore(engine=engine)
+    rows = drawn(np.random.default_rng(0), 90)
+    for start in range(0, 90, 10):
+        names = [f"clip{i}" for i in range(start, start + 10)]
+        store.add(names, {m: x[start : start + 10] for m, x in rows.items()})
+        store.search({"a": rows["a"]}, 3)
+    (indexed,) = store.approximate().by_modality.values()
+    assert 10 < indexed.n_built <= len(store)
+    store.search({"a": rows["a"]}, 3)
+    assert store.approximate().by_modality["a"] is indexed  # nothing has changed since

@@ -6,7 +6,7 @@
 __all__ = ['by_links', 'ENGINES', 'GATHERED', 'logger', 'EFFORTS', 'SAMPLE', 'RECENT', 'SEED', 'Engine', 'lists_for', 'parts_of',
            'quarter_of_walk', 'quarter_of_lists', 'walk', 'lists', 'short_codes', 'built_index', 'LabelledRows',
            'IndexedRows', 'label_selector', 'near_rows', 'Question', 'is_barred', 'candidate_scores', 'best_candidates',
-           'Reached', 'recall_of', 'padded', 'as_sample', 'Combination', 'Indexes', 'Approximate']
+           'Reached', 'recall_of', 'as_sample', 'Combination', 'Indexes', 'Approximate']
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #0aa0af59
 import faiss
@@ -15,7 +15,7 @@ import numpy as np
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 from ..conditions import choose
-from .exact import CLOSE, Best, Pairs, nearest_rows
+from .exact import CLOSE, Best, Pairs, nearest_rows, padded
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #5c044692
 class Engine(NamedTuple):
@@ -101,6 +101,7 @@ class LabelledRows:
         self.label_of[self.row_of] = np.arange(len(self.row_of))
         self.index = built_index(engine, rows if has.all() else rows[has])
         self.recent = np.empty(0, np.int64)
+        self.n_built = len(self.row_of)
         self.n_gone = 0
         self._forget()
 
@@ -111,8 +112,9 @@ class LabelledRows:
 
     @property
     def worn(self) -> bool:
-        "Whether most labels are gone."
-        return 2 * self.n_gone > len(self.row_of)
+        "Whether most labels are gone, or most rows are newer than the index."
+        n = len(self.row_of) + len(self.recent)
+        return 2 * self.n_gone > len(self.row_of) or n > 2 * self.n_built
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #099883eb
 class IndexedRows(LabelledRows):
@@ -290,13 +292,6 @@ def recall_of(found: Best, exact: Best) -> float:
     return float(n_found / wanted.sum())
 
 
-def padded(best: Best, k: int) -> Best:
-    "The same with k columns, the last of which hold nothing where there were fewer."
-    width = (0, 0), (0, k - best.rows.shape[1])
-    scores = np.pad(best.scores, width, constant_values=-np.inf)
-    return Best(scores, np.pad(best.rows, width, constant_values=-1))
-
-
 def as_sample(question: Question, k: int) -> Question:
     "The question of some stored rows for their k neighbours without themselves."
     able = np.ones(question.n_rows, bool) if question.able is None else question.able
@@ -331,11 +326,12 @@ class Indexes:
     def index(self, modality: str, rows: np.ndarray, has: np.ndarray) -> None:
         "Index the rows (N, H) of clips that have a modality; has: (N,) bool. A few are left out."
         indexed = self.by_modality.get(modality)
+        if indexed is not None:
+            indexed.note_recent(has)
         if indexed is None or indexed.worn:
             self.by_modality[modality] = IndexedRows(ENGINES[self.engine], rows, has)
             self.reached = {}
             return
-        indexed.note_recent(has)
         if len(indexed.recent) > RECENT:
             indexed.take(rows, indexed.recent)
             indexed.note_recent(has)

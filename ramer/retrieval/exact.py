@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'RUN', 'NO_PAIRS', 'SCORES', 'QUERIES', 'CLOSE', 'inner_products', 'best_of', 'Pairs', 'pairs_of_groups',
-           'sum_of_products', 'RowBlocks', 'Best', 'best_of_blocks', 'tied_best', 'some_best', 'tied_queries',
+           'sum_of_products', 'RowBlocks', 'Best', 'padded', 'best_of_blocks', 'tied_best', 'some_best', 'tied_queries',
            'nearest_rows', 'in_order']
 
 # %% ../../nbs/retrieval/20_exact.ipynb #43fc8342
@@ -203,6 +203,16 @@ class Best(NamedTuple):
 
     scores: np.ndarray
     rows: np.ndarray
+
+
+def padded(best: Best, k: int) -> Best:
+    "The same with k columns, of which the last hold nothing where there were fewer."
+    n_short = k - best.rows.shape[1]
+    if not n_short:
+        return best
+    width = (0, 0), (0, n_short)
+    scores = np.pad(best.scores, width, constant_values=-np.inf)
+    return Best(scores, np.pad(best.rows, width, constant_values=-1))
 
 
 def best_of_blocks(blocks: Sequence[tuple[Tensor, ...]], k: int) -> list[Tensor]:

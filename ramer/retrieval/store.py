@@ -29,7 +29,7 @@ from ramer.retrieval.approximate import (
     Question,
     Reached,
 )
-from .exact import NO_PAIRS, Best, Pairs, pairs_of_groups
+from .exact import NO_PAIRS, Best, Pairs, padded, pairs_of_groups
 from ..io import MANIFEST, new_folder, read_signed, sign_folder, write_bytes, write_text
 
 # %% ../../nbs/retrieval/22_store.ipynb #5e24bedf
@@ -605,12 +605,9 @@ class SearchedRows(ChangingRows):
 
     def padded_hits(self, scores: np.ndarray, rows: np.ndarray, k: int) -> Hits:
         "Hits of (B, at most K) scores and rows, padded to k; rows are -1 where none is."
-        short = k - rows.shape[1]
-        if short:
-            pad = ((0, 0), (0, short))
-            rows = np.pad(rows, pad, constant_values=-1)
-            scores = np.pad(scores, pad, constant_values=-np.inf)
-        return Hits(np.where(rows < 0, "", self.ids[rows]), scores.astype(np.float32), rows)
+        best = padded(Best(scores, rows), k)
+        ids = np.where(best.rows < 0, "", self.ids[best.rows])
+        return Hits(ids, best.scores.astype(np.float32), best.rows)
 
     def no_hits(self, n: int, k: int) -> Hits:
         "Hits of n queries that find nothing."
@@ -618,7 +615,7 @@ class SearchedRows(ChangingRows):
 
 # %% ../../nbs/retrieval/22_store.ipynb #c7f86fa9
 EXACT, AUTO = "exact", "auto"
-SMALLEST = 1000  # clips below which every search is exact
+SMALLEST = 1000  # clips that may be found, below which every search is exact
 AUTO_FROM = 20_000  # clips from which on "auto" walks along links
 
 
@@ -665,8 +662,9 @@ class EngineRows(SearchedRows):
 
     def answer(self, question: Question, also: Collection[str]) -> Best:
         "The best rows, by the engine. also: modalities that a clip must have, too."
+        able = question.able
         approximate = self.approximate()
-        if approximate is None:
+        if approximate is None or (able is not None and able.sum() < SMALLEST):
             return question.exact()
         for m, rows in question.rows.items():
             approximate.index(m, rows, self.able({m}))
