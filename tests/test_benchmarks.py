@@ -134,3 +134,14 @@ def test_a_search_is_held_against_raw_ones_and_changes_against_a_search(tmp_path
     has_target = table.target.notna()
     holds = np.where(table.ratio <= table.target + 0.005, "yes", "no")  # two digits are written
     assert (holds[has_target] == table.holds[has_target]).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_engines_are_compared_on_features_of_a_trained_model(tmp_path):
+    options = ["--clips", 1200, 2400, "--epochs", 1, "--engines", "ivf", "--out", tmp_path]
+    run_benchmark("engines.py", *options)
+    table = pd.read_csv(tmp_path / "engines.csv")
+    assert set(table.clips) == {1200, 2400} and table.growth.notna().any()
+    assert (table.recall > 0.9).all() and (table["times faster"] > 0).all()
+    built = pd.read_csv(tmp_path / "engines-built.csv")
+    assert (built["bytes a clip"] > 0).all()
