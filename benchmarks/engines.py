@@ -15,22 +15,19 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from search import seconds
+from search import BATCHES, K, filled_store, seconds
 
 from ramer.data.worlds import WORLDS, sample
 from ramer.io import write_text
 from ramer.methods.config import Config
 from ramer.methods.encoders import hidden_features
 from ramer.methods.pretraining import pretrain
-from ramer.retrieval.approximate import ENGINES, Combination
-from ramer.retrieval.store import RetrievalStore
+from ramer.retrieval.approximate import ENGINES, Combination, recall_of
 
 WORLD = WORLDS["mer2024-shaped"]
 SIZES = (10_000, 120_625)
 TRAIN, DEV, ASKED, BLOCK = 5030, 600, 512, 5000
-BATCHES = (1, 64, 512)
-K, GROUP = 5, 60  # neighbours, clips of a speaker
-FASTER_TARGET, RECALL_TARGET, BUILD_TARGET = 50, 0.99, 0.8
+FASTER_TARGET, RECALL_TARGET = 50, 0.99
 SEARCHES = ("a", "v", "l", "al")
 
 
@@ -63,19 +60,11 @@ def encoded_blocks(stage1, n):
 
 def filled(features, engine):
     "A store of all clips, and the CPU seconds until each modality has been searched once."
-    n = len(features["a"])
-    store = RetrievalStore(engine=engine)
-    groups = [f"speaker{i // GROUP}" for i in range(n)]
     begin = time.process_time()
-    store.add([f"clip{i}" for i in range(n)], features, groups=groups)
+    store = filled_store(features, engine)
     for m, x in features.items():
         store.search({m: x[:1]}, K)
     return store, time.process_time() - begin
-
-
-def share_found(near, true):
-    "Recall@K: the share of hits that are as near as the K-th of an exact search."
-    return float((near.scores >= true.scores[:, -1:] - 1e-6).mean())
 
 
 def index_bytes(store):
@@ -92,7 +81,7 @@ def search_rows(name, store, exact, asked):
     rows = []
     for searched in SEARCHES:
         everything = {m: asked[m] for m in searched}
-        found = share_found(store.search(everything, K), exact.search(everything, K))
+        found = recall_of(store.search(everything, K), exact.search(everything, K))
         reached = store.reached.get(Combination(tuple(searched), (), 8))
         for batch in BATCHES:
             queries = {m: x[:batch] for m, x in everything.items()}

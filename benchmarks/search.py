@@ -44,9 +44,9 @@ def unit_rows(rng, n):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def filled_store(features):
+def filled_store(features, engine="exact"):
     n = len(features["a"])
-    store = RetrievalStore()
+    store = RetrievalStore(engine=engine)
     groups = [f"speaker{i // GROUP}" for i in range(n)]
     store.add([f"clip{i}" for i in range(n)], features, groups=groups)
     return store

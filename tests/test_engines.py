@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from test_store_properties import cosine
 
 from ramer.retrieval import approximate
 from ramer.retrieval import store as stores
@@ -58,10 +59,6 @@ def change_both(store, clips, change, seed):
         new = drawn(generator, 1)
         store.update([name], new)
         clips[name] = {m: x[0] for m, x in new.items()}, label, group
-
-
-def cosine(x, y):
-    return float(x @ y) / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12)
 
 
 def assert_keeps_its_promises(store, clips, queries, k, groups):

@@ -15,7 +15,7 @@ import numpy as np
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 from ..conditions import choose
-from .exact import CLOSE, Best, Pairs, nearest_rows, padded
+from .exact import CLOSE, Best, Pairs, has_ties, nearest_rows, order_of, padded
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #5c044692
 class Engine(NamedTuple):
@@ -256,11 +256,8 @@ def best_candidates(question: Question, candidates: np.ndarray) -> Best:
     scores = candidate_scores(question, candidates)
     order = np.argsort(-scores, axis=1, kind="stable")
     first = np.take_along_axis(scores, order[:, : question.k + 1], 1)
-    better, worse = first[:, :-1], first[:, 1:]
-    is_tied = (worse > -np.inf) & (worse + CLOSE >= better)
-    if is_tied.any():
-        ranks = question.rank()[candidates]
-        order = np.lexsort((ranks, -np.round(scores / CLOSE)), axis=1)
+    if has_ties(first):
+        order = order_of(scores, question.rank()[candidates])
     order = order[:, : question.k]
     scores = np.take_along_axis(scores, order, 1)
     found = np.take_along_axis(candidates, order, 1)

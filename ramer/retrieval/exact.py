@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW', 'RUN', 'NO_PAIRS', 'SCORES', 'QUERIES', 'CLOSE', 'inner_products', 'best_of', 'Pairs', 'pairs_of_groups',
-           'sum_of_products', 'RowBlocks', 'Best', 'padded', 'best_of_blocks', 'tied_best', 'some_best', 'tied_queries',
-           'nearest_rows', 'in_order']
+           'sum_of_products', 'RowBlocks', 'Best', 'padded', 'best_of_blocks', 'tied_best', 'some_best', 'has_ties',
+           'order_of', 'tied_queries', 'nearest_rows', 'in_order']
 
 # %% ../../nbs/retrieval/20_exact.ipynb #43fc8342
 import faiss
@@ -273,6 +273,18 @@ def some_best(
     found = rows[:, :k].numpy()
     return Best(scores[:, :k].numpy(), searched.place(found))
 
+# %% ../../nbs/retrieval/20_exact.ipynb #23af7b77
+def has_ties(scores: np.ndarray) -> bool:
+    "Whether two scores of a query are equal; scores: (B, L), the largest first, -inf where none."
+    better, worse = scores[:, :-1], scores[:, 1:]
+    is_tied = (worse > -np.inf) & (worse + CLOSE >= better)
+    return bool(is_tied.any())
+
+
+def order_of(scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    "(B, L) int64: the largest of scores (B, L) first, and equal ones by ranks (B, L)."
+    return np.lexsort((ranks, -np.round(scores / CLOSE)))
+
 
 def tied_queries(scores: np.ndarray, k: int) -> np.ndarray:
     "The rows of scores (B, n), the largest first, whose k-th score equals the next one."
@@ -318,10 +330,8 @@ def nearest_rows(
 
 def in_order(best: Best, rank: Callable[[], np.ndarray]) -> Best:
     "The same with the largest scores first, and equal ones by rank."
-    better, worse = best.scores[:, :-1], best.scores[:, 1:]
-    if not (worse + CLOSE >= better).any():
+    if not has_ties(best.scores):
         return best
-    ranks = rank()[best.rows]
-    order = np.lexsort((ranks, -np.round(best.scores / CLOSE)))
+    order = order_of(best.scores, rank()[best.rows])
     scores = np.take_along_axis(best.scores, order, 1)
     return Best(scores, np.take_along_axis(best.rows, order, 1))

@@ -731,13 +731,13 @@ class RetrievalStore(FollowedRows):
         """
         check_queries(self, queries)
         order = [m for m in self.modalities if m in queries]
-        wanted = [unit(np.asarray(queries[m], np.float32, order="C")) for m in order]
-        pairs = one_exclusion(exclude, exclude_ids, exclude_groups).pairs(self, len(wanted[0]))
+        asked = {m: unit(np.asarray(queries[m], np.float32, order="C")) for m in order}
+        n_queries = len(asked[order[0]])
+        pairs = one_exclusion(exclude, exclude_ids, exclude_groups).pairs(self, n_queries)
         stored = self.compared
-        rows = [stored[m] for m in order]
+        rows = {m: stored[m] for m in order}
         able = None if self.whole else self.able({*order, *also})
-        asked, compared = dict(zip(order, wanted)), dict(zip(order, rows))
-        best = self.answer(Question(asked, compared, k, pairs, able, self.id_ranks), also)
+        best = self.answer(Question(asked, rows, k, pairs, able, self.id_ranks), also)
         return self.padded_hits(best.scores / len(order), best.rows, k)
 
     def alike(
