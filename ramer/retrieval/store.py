@@ -477,9 +477,6 @@ class Removed(NamedTuple):
 
     ids: np.ndarray
 
-
-Change = Added | Corrected | Removed
-
 # %% ../../nbs/retrieval/22_store.ipynb #fc6bbd95
 class ChangingRows(CorrectedRows):
     "Rows that are corrected and removed, too."
