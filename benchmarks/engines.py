@@ -137,7 +137,9 @@ def main(arguments=None):
         rows, builds = rows + more, builds + costs
     table = with_growth(pd.DataFrame(rows))
     is_wanted = (table["times faster"] >= FASTER_TARGET) & (table.recall >= RECALL_TARGET)
-    table["holds"] = np.where(table.clips == SIZES[-1], np.where(is_wanted, "yes", "no"), "")
+    is_bound = table.clips == SIZES[-1]
+    table["target"] = np.where(is_bound, FASTER_TARGET, np.nan)
+    table["holds"] = np.where(is_bound, np.where(is_wanted, "yes", "no"), "")
     write_text(chosen.out / "engines.csv", table.to_csv(index=False, float_format="%.3g"))
     costs = pd.DataFrame(builds)
     write_text(chosen.out / "engines-built.csv", costs.to_csv(index=False, float_format="%.3g"))

@@ -39,6 +39,14 @@ def seconds(once, calls=7, least=0.5):
     return statistics.median(taken)
 
 
+def with_verdicts(table):
+    "The table with whether each ratio that has a target holds it. bound: at most or at least."
+    above = table.bound == "at least"
+    reached = np.where(above, table.ratio >= table.target, table.ratio <= table.target)
+    verdict = np.where(table.target.isna(), "", np.where(reached, "yes", "no"))
+    return table.assign(batch=table.batch.astype("Int64"), holds=verdict)
+
+
 def unit_rows(rng, n):
     rows = rng.standard_normal((n, WIDTH), np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -171,10 +179,9 @@ def main(arguments=None):
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    table = pd.concat([measured(n) for n in asked.clips])
-    holds = np.where(table.ratio <= table.target, "yes", "no")
-    table["holds"] = np.where(table.target.isna(), "", holds)
-    table["batch"] = table.batch.astype("Int64")
+    measures = pd.concat([measured(n) for n in asked.clips])
+    is_bound = measures.target.notna()
+    table = with_verdicts(measures.assign(bound=np.where(is_bound, "at most", "")))
     write_text(asked.out, table.to_csv(index=False, float_format="%.2f"))
     print(table.to_string(index=False))
 

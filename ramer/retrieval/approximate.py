@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['by_links', 'ENGINES', 'GATHERED', 'logger', 'EFFORTS', 'SAMPLE', 'RECENT', 'SEED', 'Engine', 'lists_for', 'parts_of',
            'quarter_of_walk', 'quarter_of_lists', 'walk', 'lists', 'short_codes', 'built_index', 'LabelledRows',
-           'IndexedRows', 'label_selector', 'near_rows', 'Question', 'is_barred', 'candidate_scores', 'best_candidates',
-           'Reached', 'recall_of', 'as_sample', 'Combination', 'Indexes', 'Approximate']
+           'IndexedRows', 'label_selector', 'parameters_of', 'near_rows', 'Question', 'is_barred', 'candidate_scores',
+           'each_once', 'best_candidates', 'Reached', 'recall_of', 'as_sample', 'Combination', 'Indexes', 'Approximate']
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #0aa0af59
 import faiss
@@ -106,8 +106,9 @@ class LabelledRows:
         self._forget()
 
     def _forget(self) -> None:
-        "What is derived from the tables is made anew, see `label_selector` and `note_recent`."
-        self.selector: tuple[Any, Any] | None = None
+        "What is derived from the tables is made anew, see `parameters_of` and `note_recent`."
+        self.able: np.ndarray | None = None
+        self.parameters: dict[int, Any] = {}
         self.is_noted = False
 
     @property
@@ -168,6 +169,19 @@ def label_selector(row_of: np.ndarray, able: np.ndarray | None) -> Any:
     return faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]  # made by SWIG
 
 
+def parameters_of(indexed: IndexedRows, effort: int, able: np.ndarray | None) -> Any:
+    "FAISS's parameters of a search; kept while rows and what may be found are the same."
+    if indexed.able is not able:
+        indexed.able, indexed.parameters = able, {}
+    if effort not in indexed.parameters:
+        wanted: dict[str, Any] = {indexed.engine.effort: effort}
+        selector = label_selector(indexed.row_of, able)
+        if selector is not None:
+            wanted["sel"] = selector
+        indexed.parameters[effort] = indexed.engine.parameters(**wanted)
+    return indexed.parameters[effort]
+
+
 def near_rows(
     indexed: IndexedRows, queries: np.ndarray, depth: int, effort: int, able: np.ndarray | None
 ) -> np.ndarray:
@@ -175,14 +189,7 @@ def near_rows(
 
     able: (N,) bool, the rows that may be found; None: all.
     """
-    if indexed.selector is None or indexed.selector[0] is not able:
-        indexed.selector = able, label_selector(indexed.row_of, able)
-    selector = indexed.selector[1]
-    wanted: dict[str, Any] = {}
-    wanted[indexed.engine.effort] = effort
-    if selector is not None:
-        wanted["sel"] = selector
-    parameters = indexed.engine.parameters(**wanted)
+    parameters = parameters_of(indexed, effort, able)
     _, labels = indexed.index.search(queries, depth, params=parameters)
     return np.where(labels < 0, -1, indexed.row_of[labels])
 
@@ -227,8 +234,6 @@ class Question(NamedTuple):
 def is_barred(question: Question, candidates: np.ndarray) -> np.ndarray:
     "(B, L) bool: the candidates that their query may not find."
     pairs, n = question.pairs, question.n_rows
-    if not len(pairs.rows):
-        return np.zeros(candidates.shape, bool)
     first = n * np.arange(len(candidates))  # the number of each query with the first row
     barred = n * pairs.queries + pairs.rows
     return np.isin(first[:, None] + candidates, barred)
@@ -244,23 +249,29 @@ def candidate_scores(question: Question, candidates: np.ndarray) -> np.ndarray:
             asked = question.queries[m][block, :, None]  # (b, H, 1)
             scores[block] += np.matmul(near, asked)[..., 0]
     scores[candidates < 0] = -np.inf
-    scores[is_barred(question, candidates)] = -np.inf
+    if len(question.pairs.rows):
+        scores[is_barred(question, candidates)] = -np.inf
     return scores
 
 
-def best_candidates(question: Question, candidates: np.ndarray) -> Best:
-    "The best of candidates (B, L), rows or -1; the same row may come more than once."
+def each_once(candidates: np.ndarray) -> np.ndarray:
+    "Candidates (B, L), rows or -1, of which none comes twice for a query: -1 is in its place."
     candidates = np.sort(candidates, axis=1)
     is_again = candidates[:, 1:] == candidates[:, :-1]
     candidates[:, 1:] = np.where(is_again, -1, candidates[:, 1:])
+    return candidates
+
+
+def best_candidates(question: Question, candidates: np.ndarray) -> Best:
+    "The best of candidates (B, L), rows or -1, each once."
     scores = candidate_scores(question, candidates)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    first = np.take_along_axis(scores, order[:, : question.k + 1], 1)
-    if has_ties(first):
+    queries = np.arange(len(scores))[:, None]
+    order = (-scores).argsort(axis=1, kind="stable")[:, : question.k + 1]
+    if has_ties(scores[queries, order]):
         order = order_of(scores, question.rank()[candidates])
     order = order[:, : question.k]
-    scores = np.take_along_axis(scores, order, 1)
-    found = np.take_along_axis(candidates, order, 1)
+    scores = scores[queries, order]
+    found = candidates[queries, order]
     return Best(scores, np.where(scores == -np.inf, -1, found))
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #a61de00a
@@ -354,7 +365,9 @@ class Indexes:
         recent = self.recent(question)
         if recent is not None:
             near.append(question._replace(able=recent).exact().rows)
-        return best_candidates(question, np.concatenate(near, axis=1))
+        if len(near) == 1:
+            return best_candidates(question, near[0])
+        return best_candidates(question, each_once(np.concatenate(near, axis=1)))
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #e2610762
 class Approximate(Indexes):
@@ -405,9 +418,9 @@ class Approximate(Indexes):
         if not effort:
             return question.exact()
         best = padded(self.look(question, effort), question.k)
-        is_short = (best.rows < 0).any(1)
-        short = np.flatnonzero(is_short)
-        if len(short):
+        is_none = best.rows < 0
+        if is_none.any():
+            short = np.flatnonzero(is_none.any(1))
             exact = question.of(short).exact()
             best.scores[short], best.rows[short] = padded(exact, question.k)
         return best

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW', 'RUN', 'NO_PAIRS', 'SCORES', 'QUERIES', 'CLOSE', 'inner_products', 'best_of', 'Pairs', 'pairs_of_groups',
            'sum_of_products', 'RowBlocks', 'Best', 'padded', 'best_of_blocks', 'tied_best', 'some_best', 'has_ties',
-           'order_of', 'tied_queries', 'nearest_rows', 'in_order']
+           'order_of', 'in_order', 'tied_queries', 'nearest_rows']
 
 # %% ../../nbs/retrieval/20_exact.ipynb #43fc8342
 import faiss
@@ -69,10 +69,10 @@ class Pairs(NamedTuple):
         "The pairs of the queries from `start` to `stop`, which are counted from 0, by their rows."
         if not len(self.rows):
             return self
-        first, last = np.searchsorted(self.queries, (start, stop))
+        first, last = self.queries.searchsorted((start, stop))
         queries = self.queries[first:last] - start
         rows = self.rows[first:last]
-        order = np.argsort(rows, kind="stable")
+        order = rows.argsort(kind="stable")
         return Pairs(queries[order], rows[order])
 
     def among(self, queries: np.ndarray, n: int) -> "Pairs":
@@ -88,7 +88,7 @@ class Pairs(NamedTuple):
         if not len(self.rows):
             return
         stop = start + scores.shape[1]
-        first, last = np.searchsorted(self.rows, (start, stop))
+        first, last = self.rows.searchsorted((start, stop))
         queries = self.queries[first:last]
         columns = self.rows[first:last] - start
         scores[queries, columns] = -np.inf
@@ -102,6 +102,9 @@ def pairs_of_groups(wanted: np.ndarray, codes: np.ndarray) -> Pairs:
 
     wanted: (B,) int64, -1 for none. codes: (N,) int64, not negative.
     """
+    if len(wanted) == 1:
+        rows = np.flatnonzero(codes == wanted)
+        return Pairs(np.zeros(len(rows), np.int64), rows)
     asked = np.zeros(codes.max(initial=-1) + 2, bool)  # the last is that of -1, and of no row
     known = np.where(wanted < len(asked), wanted, -1)
     asked[known] = True
@@ -261,17 +264,21 @@ def some_best(
         best, columns = best_of(scores, k + 1)  # one more, to see a tie at the last place
         blocks.append((best, columns + start))
     scores, rows = best_of_blocks(blocks, k + 1)
-    tied = tied_queries(scores.numpy(), k)
+    compared = scores.numpy()
+    found = searched.place(rows.numpy())
+    if not has_ties(compared):
+        return Best(compared[:, :k], found[:, :k])
+    tied = tied_queries(compared, k)
     if len(tied):
         places = searched.place(np.arange(len(searched)))
         ranks = torch.from_numpy(rank()[places])
         some = [each[tied] for each in queries]
         theirs = pairs.among(tied, len(scores))
         cut = scores[tied, k - 1, None]
-        settled = tied_best(searched, some, k, theirs, cut, ranks)
-        scores[tied, :k], rows[tied, :k] = settled
-    found = rows[:, :k].numpy()
-    return Best(scores[:, :k].numpy(), searched.place(found))
+        settled, numbers = tied_best(searched, some, k, theirs, cut, ranks)
+        compared[tied, :k] = settled.numpy()
+        found[tied, :k] = searched.place(numbers.numpy())
+    return in_order(Best(compared[:, :k], found[:, :k]), rank)
 
 # %% ../../nbs/retrieval/20_exact.ipynb #23af7b77
 def has_ties(scores: np.ndarray) -> bool:
@@ -284,6 +291,13 @@ def has_ties(scores: np.ndarray) -> bool:
 def order_of(scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     "(B, L) int64: the largest of scores (B, L) first, and equal ones by ranks (B, L)."
     return np.lexsort((ranks, -np.round(scores / CLOSE)))
+
+
+def in_order(best: Best, rank: Callable[[], np.ndarray]) -> Best:
+    "The same with the largest scores first, and equal ones by rank."
+    order = order_of(best.scores, rank()[best.rows])
+    queries = np.arange(len(order))[:, None]
+    return Best(best.scores[queries, order], best.rows[queries, order])
 
 
 def tied_queries(scores: np.ndarray, k: int) -> np.ndarray:
@@ -325,13 +339,4 @@ def nearest_rows(
     if len(parts) > 1:
         together = Best(*(np.concatenate(column) for column in zip(*parts)))
     together.rows[together.scores == -np.inf] = -1
-    return in_order(together, ranks)
-
-
-def in_order(best: Best, rank: Callable[[], np.ndarray]) -> Best:
-    "The same with the largest scores first, and equal ones by rank."
-    if not has_ties(best.scores):
-        return best
-    order = order_of(best.scores, rank()[best.rows])
-    scores = np.take_along_axis(best.scores, order, 1)
-    return Best(scores, np.take_along_axis(best.rows, order, 1))
+    return together

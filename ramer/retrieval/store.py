@@ -60,7 +60,8 @@ class Hits(NamedTuple):
 
 def unit(x: np.ndarray) -> np.ndarray:
     "Rows scaled to length 1; a zero row stays zero. x: (..., H) float32."
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    lengths = np.sqrt(np.add.reduce(x * x, axis=-1, keepdims=True))
+    return x / np.maximum(lengths, 1e-12)
 
 # %% ../../nbs/retrieval/22_store.ipynb #709ddba8
 T = TypeVar("T")
@@ -583,7 +584,9 @@ class Exclusion(NamedTuple):
 
 def looked_up(numbers: Mapping[str, int], names: ArrayLike, n: int) -> np.ndarray:
     "The number of each of n names, or of one for all; -1 where unknown: (n,) int64."
-    wanted = np.broadcast_to(np.asarray(names, str), n)
+    wanted = np.asarray(names, str)
+    if wanted.shape != (n,):
+        wanted = np.broadcast_to(wanted, n)
     return np.array([numbers.get(name, -1) for name in wanted.tolist()], np.int64)
 
 
@@ -666,7 +669,10 @@ class SearchedRows(ReplayedRows):
     def padded_hits(self, scores: np.ndarray, rows: np.ndarray, k: int) -> Hits:
         "Hits of (B, at most K) scores and rows, padded to k; rows are -1 where none is."
         best = padded(Best(scores, rows), k)
-        ids = np.where(best.rows < 0, "", self.ids[best.rows])
+        ids = self.ids[best.rows]
+        is_none = best.rows < 0
+        if is_none.any():
+            ids = np.where(is_none, "", ids)
         return Hits(ids, best.scores.astype(np.float32), best.rows)
 
     def no_hits(self, n: int, k: int) -> Hits:

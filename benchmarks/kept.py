@@ -1,0 +1,138 @@
+"""What it costs to keep a store on disk: opening it, changing it, its bytes and its memory.
+
+Writes results/bench/kept.csv: ratios of two times or of bytes measured in one run, on one thread.
+Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/kept.py`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from search import SIZES, WIDTH, filled_store, unit_rows, with_verdicts
+
+from ramer.io import write_text
+from ramer.retrieval.durable import DurableStore, bytes_of, keep_store
+
+CHANGES, BLOCK = 200, 64
+DISK_TARGET = 1.3
+
+
+def wall_seconds(once, calls):
+    "The median wall seconds of a call: a disk that is waited for takes no processor time."
+    taken = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        once()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def changes_of(store, rng, name):
+    "{what: a function that changes the store}; each call changes other clips."
+    names = (f"{name}{i}" for i in count())
+    stored = iter(store.ids.tolist())
+    one = {m: unit_rows(rng, 1) for m in store.modalities}
+    block = {m: unit_rows(rng, BLOCK) for m in store.modalities}
+    return {
+        "add a clip": lambda: store.add([next(names)], one),
+        f"add {BLOCK} clips": lambda: store.add([next(names) for _ in range(BLOCK)], block),
+        "correct a clip": lambda: store.update([next(stored)], one),
+        "remove a clip": lambda: store.remove([next(stored)]),
+    }
+
+
+def change_rows(folder, memory, rng):
+    "Wall seconds of changes that are on the disk, by those in memory."
+    rows = []
+    with DurableStore(folder, writes=True) as kept:
+        slow, fast = changes_of(kept, rng, "kept"), changes_of(memory, rng, "held")
+        for what, once in slow.items():
+            took, beside = wall_seconds(once, CHANGES), wall_seconds(fast[what], CHANGES)
+            row = {"what": what, "ratio": took / beside, "of": "the same in memory"}
+            rows.append(row | {"calls a second": 1 / took})
+    return rows
+
+
+OPENING = """
+import json, resource, sys
+from ramer.retrieval.durable import DurableStore
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store = DurableStore(sys.argv[1])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps(1024 * (after - before) / sum(x.nbytes for x in store.features.values())))
+"""
+
+
+def memory_of_opening(folder):
+    "Bytes at the peak while a store is opened, by those of its rows, in a process of its own."
+    command = [sys.executable, "-c", OPENING, str(folder)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def opened(folder):
+    DurableStore(folder).close()
+
+
+def read_bytes(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+
+
+def measured(n, home, seed=0):
+    "All rows of one size."
+    rng = np.random.default_rng(seed)
+    store = filled_store({m: unit_rows(rng, n) for m in "al"})
+    folder = Path(home, f"kept-{n}")
+    keep_store(store, folder)
+    rows_bytes = sum(x.nbytes for x in store.features.values())
+    reading = wall_seconds(partial(read_bytes, folder), 5)
+    opening = wall_seconds(partial(opened, folder), 5)
+    rows = [
+        {"what": "bytes on disk", "ratio": bytes_of(folder) / rows_bytes, "of": "the rows"}
+        | {"bound": "at most", "target": DISK_TARGET},
+        {"what": "peak memory of opening", "ratio": memory_of_opening(folder), "of": "the rows"},
+        {"what": "open", "ratio": opening / reading, "of": "reading its bytes"},
+        *change_rows(folder, store, rng),
+    ]
+    before = wall_seconds(partial(opened, folder), 3)
+    with DurableStore(folder, writes=True) as kept:
+        compacting = wall_seconds(kept.compact, 1)
+    after = wall_seconds(partial(opened, folder), 3)
+    changes = len(changes_of(store, rng, "")) * CHANGES
+    rows += [
+        {
+            "what": f"open after {changes} changes",
+            "ratio": before / after,
+            "of": "after compaction",
+        },
+        {"what": "compact", "ratio": compacting / after, "of": "opening"},
+    ]
+    return pd.DataFrame(rows).assign(clips=n, width=2 * WIDTH)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
+    default = Path(__file__).parents[1] / "results" / "bench" / "kept.csv"
+    parser.add_argument("--out", type=Path, default=default)
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=asked.out.parent) as home:
+        table = pd.concat([measured(n, home) for n in asked.clips])
+    table = with_verdicts(table.assign(batch=pd.NA))
+    columns = ["what", "clips", "batch", "ratio", "of", "bound", "target", "holds"]
+    table = table[[*columns, "calls a second"]]
+    write_text(asked.out, table.to_csv(index=False, float_format="%.3g"))
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

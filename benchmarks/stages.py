@@ -1,0 +1,138 @@
+"""What retrieval costs in each stage, beside the same stage without it or the searches it needs.
+
+Writes results/bench/stages.csv: ratios of two times measured in one run, on one thread, with the
+target of each. The clips are simulated (world mer2024-shaped). Run on a quiet machine:
+`OMP_NUM_THREADS=1 .venv/bin/python benchmarks/stages.py`.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pandas as pd
+import torch
+from engines import WORLD, clips_of, encoded, encoded_blocks, trained_stage1
+from search import BATCHES, SIZES, filled_store, raw_seconds, seconds, with_verdicts
+
+from ramer.conditions import Condition, condition_codes
+from ramer.data.worlds import world_dataset
+from ramer.evaluation.protocol import Protocol
+from ramer.io import write_text
+from ramer.methods.registry import configure, make_method
+
+FILL_TARGET, BUILD_TARGET, STEP_TARGET = 1.25, 0.8, 1.1
+WHOLE = 7  # the code of the complete clip
+
+
+def cpu_seconds(once):
+    start = time.process_time()
+    once()
+    return time.process_time() - start
+
+
+def ramer_with(stage1, store):
+    "A RAMER with this stage 1 and this store; its stage 3 is not needed to fill."
+    method = make_method(configure(WORLD.name, "ramer"))
+    method.stage1, method.store = stage1, store
+    return method
+
+
+def fill_rows(method, queries):
+    "Retrieval and fusion under all six incomplete conditions, by the raw searches they need."
+    modalities = method.store.modalities
+    codes = [code for code in condition_codes(len(modalities)).tolist() if code != WHOLE]
+    columns = {m: queries[:, i].numpy() for i, m in enumerate(modalities)}
+    rows = []
+    for batch in BATCHES:
+        raw = 0.0
+        for code in codes:
+            asked = Condition.from_code(code, modalities).available
+            stored = np.concatenate([method.store.features[m] for m in asked], axis=1)
+            wanted = np.concatenate([columns[m][:batch] for m in asked], axis=1)
+            raw += raw_seconds(stored, np.ascontiguousarray(wanted))
+
+        def fill_all(some=queries[:batch]):
+            for code in codes:
+                method.fill(some, code)
+
+        rows.append(
+            {"what": "retrieval and fusion, six conditions", "clips": len(method.store)}
+            | {"batch": batch, "ratio": seconds(fill_all) / raw, "of": "the raw searches"}
+            | {"bound": "at most", "target": FILL_TARGET}
+        )
+    return rows
+
+
+def sized_rows(stage1, n):
+    "What stage 2 and a fill cost with a store of n clips."
+    features, forward = encoded_blocks(stage1, n)
+    stored = cpu_seconds(partial(filled_store, features))
+    built = {"what": "stage 2, clips a second", "clips": n, "ratio": forward / (forward + stored)}
+    built |= {"of": "the forward pass", "bound": "at least", "target": BUILD_TARGET}
+    asked = encoded(stage1, clips_of(max(BATCHES), 3, "asked"))
+    queries = torch.from_numpy(np.stack([asked[m] for m in features], 1))
+    return [built, *fill_rows(ramer_with(stage1, filled_store(features)), queries)]
+
+
+def trained(name, protocol, stage1, epochs, seed, **changes):
+    "(CPU seconds of stages 2 and 3, seconds of stage 3's steps) of one training."
+    config = configure(WORLD.name, name, seed=seed, epochs=epochs, patience=10 * epochs, **changes)
+    method = make_method(config)
+    method.stage1 = stage1
+    whole = cpu_seconds(partial(method.fit, protocol.train, protocol.dev))
+    return whole, method.history.seconds
+
+
+def training_rows(unlabelled, epochs, repeats):
+    "RAMER and ramer-gated beside zero-fill, trained for as many epochs on the same stage 1."
+    world = replace(WORLD, unlabelled=unlabelled)
+    protocol = Protocol(world_dataset(world), 0, 0)
+    first = make_method(configure(WORLD.name, "zero", epochs=epochs))
+    stage1 = first.fit(protocol.train, protocol.dev).stage1
+    database = {"database": "turbo"} if unlabelled else {}
+    ratios = []
+    for seed in range(repeats):
+        zero = trained("zero", protocol, stage1, epochs, seed)
+        ramer = trained("ramer", protocol, stage1, epochs, seed, **database)
+        gated = trained("ramer-gated", protocol, stage1, epochs, seed, **database)
+        ratios.append([ramer[1] / zero[1], ramer[0] / zero[0], gated[0] / zero[0]])
+    names = ("stage 3, a step of RAMER", "stages 2 and 3, RAMER", "stages 2 and 3, ramer-gated")
+    rows = []
+    for name, values in zip(names, zip(*ratios)):
+        row = {"what": name, "clips": len(protocol.train), "ratio": statistics.median(values)}
+        rows.append(row | {"of": "zero-fill"})
+    if not unlabelled:
+        rows[0] |= {"bound": "at most", "target": STEP_TARGET}
+    return rows
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
+    default = Path(__file__).parents[1] / "results" / "bench" / "stages.csv"
+    parser.add_argument("--out", type=Path, default=default)
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    stage1 = trained_stage1(chosen.epochs)
+    rows = []
+    for n in chosen.clips:
+        rows += sized_rows(stage1, n)
+    rows += training_rows(0, chosen.epochs, chosen.repeats)
+    turbo = max(chosen.clips) - WORLD.learnable
+    if turbo > 0:
+        rows += training_rows(turbo, chosen.epochs, 1)
+    table = with_verdicts(pd.DataFrame(rows))
+    write_text(chosen.out, table.to_csv(index=False, float_format="%.3g"))
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Every target of the store's benchmarks beside what was measured: held or missed.
+
+Reads results/bench/*.csv and writes results/bench/README.md. `make bench` measures all of it anew.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from ramer.io import write_text
+from ramer.report.tables import markdown
+
+BENCH = Path(__file__).parents[1] / "results" / "bench"
+RATIOS = ("search", "stages", "kept")  # files of ratios, each with its own target
+INTRODUCTION = """# Benchmarks of the store
+
+What the store costs, in ratios of two measurements of one run on one thread, of a processor that
+[machine.json](machine.json) names. `make bench` measures all anew and writes this page. A miss
+stays here as one.
+"""
+
+
+def bound_rows(folder, name):
+    "The rows of a file of ratios that have a target."
+    table = pd.read_csv(folder / f"{name}.csv")
+    if "bound" not in table:
+        table["bound"] = "at most"
+    table = table[table.target.notna()]
+    table["what"] = table.what + ", by " + table.of
+    table["bound"] = table.bound.fillna("at most")
+    table["file"] = name
+    return table.rename(columns={"ratio": "measured"})
+
+
+def faster_rows(folder):
+    "The rows of the approximate engines that have a target."
+    table = pd.read_csv(folder / "engines.csv")
+    table = table[table.holds.notna()]
+    recall = table.recall.map("{:.3f}".format)
+    table["what"] = (
+        table.engine + " by " + table["searched by"] + ", times as fast as exact; recall " + recall
+    )
+    return table.assign(file="engines", measured=table["times faster"], bound="at least", target=50)
+
+
+def target_rows(folder=BENCH):
+    "A row for each target: what, clips, batch, target, measured, and whether it is held."
+    parts = [bound_rows(folder, name) for name in RATIOS if (folder / f"{name}.csv").exists()]
+    table = pd.concat([*parts, faster_rows(folder)], ignore_index=True)
+    shown = pd.DataFrame({"what": table.what, "clips": table.clips.map("{:,}".format)})
+    shown["queries"] = table.batch.map(lambda n: "" if pd.isna(n) else str(int(n)))
+    shown["target"] = table.bound + " " + table.target.map("{:g}".format)
+    shown["measured"] = table.measured.map("{:.3g}".format)
+    shown["verdict"] = table.holds.map({"yes": "held", "no": "**missed**"})
+    shown["file"] = table.file.map("[{0}.csv]({0}.csv)".format)
+    return shown
+
+
+def page(folder=BENCH):
+    "The page of results/bench."
+    rows = target_rows(folder)
+    missed = int((rows.verdict != "held").sum())
+    summary = f"{len(rows) - missed} of {len(rows)} targets are held, {missed} are missed."
+    return f"{INTRODUCTION}\n{summary}\n\n{markdown(rows)}\n"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=BENCH)
+    folder = parser.parse_args(arguments).folder
+    write_text(folder / "README.md", page(folder))
+    print(page(folder))
+
+
+if __name__ == "__main__":
+    main()
