@@ -93,7 +93,7 @@ class Pairs(NamedTuple):
         columns = self.rows[first:last] - start
         scores[queries, columns] = -np.inf
 
-
+# %% ../../nbs/retrieval/20_exact.ipynb #4f6a7f72
 NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
