@@ -17,9 +17,8 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from search import BATCHES, K, SIZES, filled_store, seconds, unit_rows
+from search import BATCHES, K, SIZES, filled_store, seconds, unit_rows, write_table
 
-from ramer.io import write_text
 from ramer.retrieval.fusion import fill_from
 
 LINKS, BUILDING, LOOKING = 32, 200, 128  # of the graphs of hnswlib and usearch
@@ -157,8 +156,7 @@ def main(arguments=None):
     for name in set(asked.only) - set(names):
         print(f"{name} is not installed, so it is left out")
     table = pd.DataFrame([row for n in asked.clips for row in measured(n, names)])
-    write_text(asked.out, table.to_csv(index=False, float_format="%.3g"))
-    print(table.to_string(index=False))
+    write_table(table, asked.out)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ Seconds are of one machine: the ratios are what carries over. Run on a quiet mac
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).parent))
 from resources import Meter, incomplete_masks
 
 from ramer.data.worlds import MER2024_COUNTS, WORLDS, world_dataset

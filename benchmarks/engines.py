@@ -15,10 +15,9 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from search import BATCHES, K, filled_store, seconds
+from search import BATCHES, K, filled_store, seconds, write_table
 
 from ramer.data.worlds import WORLDS, sample
-from ramer.io import write_text
 from ramer.methods.config import Config
 from ramer.methods.encoders import hidden_features
 from ramer.methods.pretraining import pretrain
@@ -140,10 +139,8 @@ def main(arguments=None):
     is_bound = table.clips == SIZES[-1]
     table["target"] = np.where(is_bound, FASTER_TARGET, np.nan)
     table["holds"] = np.where(is_bound, np.where(is_wanted, "yes", "no"), "")
-    write_text(chosen.out / "engines.csv", table.to_csv(index=False, float_format="%.3g"))
-    costs = pd.DataFrame(builds)
-    write_text(chosen.out / "engines-built.csv", costs.to_csv(index=False, float_format="%.3g"))
-    print(table.to_string(index=False), costs.to_string(index=False), sep="\n\n")
+    write_table(table, chosen.out / "engines.csv")
+    write_table(pd.DataFrame(builds), chosen.out / "engines-built.csv")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from search import SIZES, WIDTH, filled_store, unit_rows, with_verdicts
+from search import SIZES, WIDTH, filled_store, unit_rows, with_verdicts, write_table
 
-from ramer.io import write_text
 from ramer.retrieval.durable import DurableStore, bytes_of, keep_store
 
 CHANGES, BLOCK = 200, 64
@@ -49,13 +48,13 @@ def changes_of(store, rng, name):
     }
 
 
-def change_rows(folder, memory, rng):
+def change_rows(folder, memory, calls, rng):
     "Wall seconds of changes that are on the disk, by those in memory."
     rows = []
     with DurableStore(folder, writes=True) as kept:
         slow, fast = changes_of(kept, rng, "kept"), changes_of(memory, rng, "held")
         for what, once in slow.items():
-            took, beside = wall_seconds(once, CHANGES), wall_seconds(fast[what], CHANGES)
+            took, beside = wall_seconds(once, calls), wall_seconds(fast[what], calls)
             row = {"what": what, "ratio": took / beside, "of": "the same in memory"}
             rows.append(row | {"calls a second": 1 / took})
     return rows
@@ -90,6 +89,7 @@ def read_bytes(folder):
 def measured(n, home, seed=0):
     "All rows of one size."
     rng = np.random.default_rng(seed)
+    calls = min(CHANGES, n // 4)
     store = filled_store({m: unit_rows(rng, n) for m in "al"})
     folder = Path(home, f"kept-{n}")
     keep_store(store, folder)
@@ -101,13 +101,13 @@ def measured(n, home, seed=0):
         | {"bound": "at most", "target": DISK_TARGET},
         {"what": "peak memory of opening", "ratio": memory_of_opening(folder), "of": "the rows"},
         {"what": "open", "ratio": opening / reading, "of": "reading its bytes"},
-        *change_rows(folder, store, rng),
+        *change_rows(folder, store, calls, rng),
     ]
     before = wall_seconds(partial(opened, folder), 3)
     with DurableStore(folder, writes=True) as kept:
         compacting = wall_seconds(kept.compact, 1)
     after = wall_seconds(partial(opened, folder), 3)
-    changes = len(changes_of(store, rng, "")) * CHANGES
+    changes = len(changes_of(store, rng, "")) * calls
     rows += [
         {
             "what": f"open after {changes} changes",
@@ -130,8 +130,7 @@ def main(arguments=None):
     table = with_verdicts(table.assign(batch=pd.NA))
     columns = ["what", "clips", "batch", "ratio", "of", "bound", "target", "holds"]
     table = table[[*columns, "calls a second"]]
-    write_text(asked.out, table.to_csv(index=False, float_format="%.3g"))
-    print(table.to_string(index=False))
+    write_table(table, asked.out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ target of each. Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benc
 """
 
 import argparse
+import json
+import platform
 import statistics
 import time
 from functools import partial
@@ -21,6 +23,7 @@ import torch
 from ramer.io import write_text
 from ramer.retrieval import exact
 from ramer.retrieval.store import RetrievalStore
+from ramer.runs.provenance import versions
 
 SIZES = (5030, 120_625)  # the smallest and the largest database of the paper
 BATCHES = (1, 64, 512)
@@ -37,6 +40,23 @@ def seconds(once, calls=7, least=0.5):
         once()
         taken.append(time.process_time() - start)
     return statistics.median(taken)
+
+
+def processor():
+    "What the processor calls itself."
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def write_table(table, path):
+    "Write a table as CSV, and into machine.json beside it what it was measured with."
+    write_text(path, table.to_csv(index=False, float_format="%.3g"))
+    noted = path.with_name("machine.json")
+    known = json.loads(noted.read_text()) if noted.exists() else {}
+    known[path.name] = {"processor": processor(), **versions()}
+    write_text(noted, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    print(table.to_string(index=False))
 
 
 def with_verdicts(table):
@@ -182,8 +202,7 @@ def main(arguments=None):
     measures = pd.concat([measured(n) for n in asked.clips])
     is_bound = measures.target.notna()
     table = with_verdicts(measures.assign(bound=np.where(is_bound, "at most", "")))
-    write_text(asked.out, table.to_csv(index=False, float_format="%.2f"))
-    print(table.to_string(index=False))
+    write_table(table, asked.out)
 
 
 if __name__ == "__main__":

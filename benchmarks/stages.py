@@ -16,13 +16,12 @@ import faiss
 import numpy as np
 import pandas as pd
 import torch
-from engines import WORLD, clips_of, encoded, encoded_blocks, trained_stage1
-from search import BATCHES, SIZES, filled_store, raw_seconds, seconds, with_verdicts
+from engines import TRAIN, WORLD, clips_of, encoded, encoded_blocks, trained_stage1
+from search import BATCHES, SIZES, filled_store, raw_seconds, seconds, with_verdicts, write_table
 
 from ramer.conditions import Condition, condition_codes
 from ramer.data.worlds import world_dataset
 from ramer.evaluation.protocol import Protocol
-from ramer.io import write_text
 from ramer.methods.registry import configure, make_method
 
 FILL_TARGET, BUILD_TARGET, STEP_TARGET = 1.25, 0.8, 1.1
@@ -90,7 +89,7 @@ def trained(name, protocol, stage1, epochs, seed, **changes):
 
 def training_rows(unlabelled, epochs, repeats):
     "RAMER and ramer-gated beside zero-fill, trained for as many epochs on the same stage 1."
-    world = replace(WORLD, unlabelled=unlabelled)
+    world = replace(WORLD, learnable=TRAIN, unlabelled=unlabelled)
     protocol = Protocol(world_dataset(world), 0, 0)
     first = make_method(configure(WORLD.name, "zero", epochs=epochs))
     stage1 = first.fit(protocol.train, protocol.dev).stage1
@@ -126,12 +125,11 @@ def main(arguments=None):
     for n in chosen.clips:
         rows += sized_rows(stage1, n)
     rows += training_rows(0, chosen.epochs, chosen.repeats)
-    turbo = max(chosen.clips) - WORLD.learnable
+    turbo = max(chosen.clips) - TRAIN
     if turbo > 0:
         rows += training_rows(turbo, chosen.epochs, 1)
     table = with_verdicts(pd.DataFrame(rows))
-    write_text(chosen.out, table.to_csv(index=False, float_format="%.3g"))
-    print(table.to_string(index=False))
+    write_table(table, chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Benchmarks and tools can be imported, and small forms of them run."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from ramer.data.worlds import MER2024_COUNTS
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # as when one of them is run
 SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tools/*.py")])
 
 
@@ -145,3 +147,37 @@ def test_engines_are_compared_on_features_of_a_trained_model(tmp_path):
     assert (table.recall > 0.9).all() and (table["times faster"] > 0).all()
     built = pd.read_csv(tmp_path / "engines-built.csv")
     assert (built["bytes a clip"] > 0).all()
+
+
+def test_a_kept_store_is_held_against_one_in_memory(tmp_path):
+    run_benchmark("kept.py", "--clips", 300, "--out", tmp_path / "kept.csv")
+    table = pd.read_csv(tmp_path / "kept.csv").set_index("what")
+    assert table.loc["bytes on disk", "holds"] == "yes"
+    assert (table.ratio[["add a clip", "correct a clip", "remove a clip"]] > 1).all()
+    assert "processor" in json.loads((tmp_path / "machine.json").read_text())["kept.csv"]
+
+
+def test_other_libraries_find_the_same_neighbours(tmp_path):
+    options = ["--clips", 300, "--only", "sklearn", "--out", tmp_path / "beside.csv"]
+    run_benchmark("beside.py", *options)
+    table = pd.read_csv(tmp_path / "beside.csv")
+    assert (table.recall.dropna() == 1).all()
+    assert table.what.str.contains("released loop").sum() == 3
+
+
+@pytest.mark.slow
+def test_stages_are_held_against_the_same_without_retrieval(tmp_path):
+    sizes = ["--clips", 5030, "--epochs", 1, "--repeats", 1]
+    run_benchmark("stages.py", *sizes, "--out", tmp_path / "stages.csv")
+    table = pd.read_csv(tmp_path / "stages.csv")
+    assert table.holds.isin(["yes", "no"]).sum() == 5
+
+
+def test_the_page_of_targets_shows_what_was_measured():
+    folder = ROOT / "results" / "bench"
+    assert (folder / "README.md").read_text() == imported("targets.py")["page"](folder)
+
+
+def test_the_page_of_stores_has_what_was_measured():
+    page = (ROOT / "docs" / "stores.md").read_text()
+    assert page == imported("scale.py")["page"](page, ROOT / "results" / "bench")

@@ -1,6 +1,7 @@
 """A durable store loses nothing that it acknowledged, finds every damage, and is read meanwhile."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -269,3 +270,11 @@ def test_readers_see_whole_changes_only(tmp_path):
 def test_eight_readers_for_a_minute(tmp_path):
     searched = read_beside_a_writer(tmp_path / "kept", seconds=60)
     assert len(searched) == 8 and min(searched) > 100
+
+
+def test_the_page_of_stores_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "stores.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert "c3" in capsys.readouterr().out
