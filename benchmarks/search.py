@@ -135,6 +135,25 @@ def kernel_rows(rows, rng):
     return found
 
 
+def narrow_rows(rows, rng):
+    "Products of narrower numbers, by those of float32: what scoring in them could save."
+    tensors = torch.from_numpy(rows)
+    scaled = (tensors * (127 / tensors.abs().max())).round().to(torch.int8)
+    found = []
+    for batch in BATCHES:
+        queries = torch.from_numpy(unit_rows(rng, batch))
+        whole = seconds(partial(torch.matmul, queries, tensors.T))
+        halves = queries.bfloat16(), tensors.bfloat16().T
+        kinds = {"products in bfloat16": partial(torch.matmul, *halves)}
+        if batch > 16:  # torch multiplies no fewer rows of int8
+            small = (queries * 127 / queries.abs().max()).round().to(torch.int8)
+            kinds["products in int8"] = partial(torch._int_mm, small, scaled.T)
+        for what, once in kinds.items():
+            row = {"what": what, "clips": len(rows), "batch": batch}
+            found.append(row | {"ratio": seconds(once) / whole, "of": "a matrix product"})
+    return found
+
+
 def change_rows(store, rng):
     "What it costs to add, correct or remove one clip and search, by a search."
     query = {"a": rng.standard_normal((1, WIDTH), np.float32)}
@@ -187,7 +206,8 @@ def measured(n, seed=0):
     rng = np.random.default_rng(seed)
     features = {m: unit_rows(rng, n) for m in "al"}
     store = filled_store(features)
-    rows = [*kernel_rows(features["a"], rng), *search_rows(store, features, rng)]
+    kernels = [*kernel_rows(features["a"], rng), *narrow_rows(features["a"], rng)]
+    rows = [*kernels, *search_rows(store, features, rng)]
     return pd.DataFrame([*rows, memory_row(store), *change_rows(store, rng)])
 
 
