@@ -6,8 +6,9 @@
 __all__ = ['T', 'C', 'Change', 'EXACT', 'AUTO', 'SMALLEST', 'AUTO_FROM', 'STORE_FORMAT', 'Hits', 'unit', 'ClipRows',
            'DerivedRows', 'GroupNumbers', 'NumberedRows', 'extended', 'as_column', 'present_columns', 'check_new',
            'check_rows', 'as_rows', 'Added', 'GrowingRows', 'Remaining', 'Corrected', 'CorrectedRows', 'Removed',
-           'ChangingRows', 'ReplayedRows', 'Exclusion', 'looked_up', 'one_exclusion', 'check_queries', 'first_allowed',
-           'SearchedRows', 'EngineRows', 'FollowedRows', 'RetrievalStore', 'engine_facts', 'save_store', 'load_store']
+           'ChangingRows', 'ReplayedRows', 'Exclusion', 'looked_up', 'one_exclusion', 'Featured', 'check_queries',
+           'first_allowed', 'SearchedRows', 'EngineRows', 'FollowedRows', 'RetrievalStore', 'engine_facts',
+           'save_store', 'load_store']
 
 # %% ../../nbs/retrieval/22_store.ipynb #8e07e072
 import json
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 from pathlib import Path
 from safetensors.numpy import load_file
 from safetensors.numpy import save as safe_bytes
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from ..conditions import by_condition, choose
 from ..data.clips import whole_numbers
 from ramer.retrieval.approximate import (
@@ -604,7 +605,21 @@ def one_exclusion(
     return exclude
 
 # %% ../../nbs/retrieval/22_store.ipynb #f5fd071e
-def check_queries(store: ClipRows, queries: Mapping[str, ArrayLike]) -> None:
+class Featured(Protocol):
+    "What holds clips with features of some modalities."
+
+    def __len__(self) -> int: ...
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        "The modalities that are stored."
+
+    @property
+    def dims(self) -> dict[str, int]:
+        "{modality: width of a row}."
+
+
+def check_queries(store: Featured, queries: Mapping[str, ArrayLike]) -> None:
     "Raise ValueError for an empty store, an unknown modality or a wrong width."
     if not len(store):
         raise ValueError("the store is empty; add clips before searching")
