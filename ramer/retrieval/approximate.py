@@ -276,7 +276,7 @@ def best_candidates(question: Question, candidates: np.ndarray) -> Best:
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #a61de00a
 logger = logging.getLogger("ramer")
-EFFORTS = (8, 16, 32, 64, 128, 256, 512)
+EFFORTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 SAMPLE = 256  # stored rows that ask for their neighbours
 RECENT = 256  # rows without a label, from which on they are indexed
 SEED = 0

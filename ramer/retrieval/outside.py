@@ -51,7 +51,7 @@ logger = logging.getLogger("ramer")
 QUERIES = 64  # that are answered together
 FIRST = 64  # candidates of a query and a modality, at least
 EXACTLY = 0  # the effort of a search that looks at every clip
-OUTSIDE_EFFORTS = (*EFFORTS, 1024, 2048, 4096)
+OUTSIDE_EFFORTS = (*EFFORTS, 4096)
 SLACK = 10 * CLOSE  # by which an engine's sum of products may differ from ours
 
 
