@@ -278,3 +278,18 @@ def test_the_page_of_stores_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert "c3" in capsys.readouterr().out
+
+
+def test_a_reader_keeps_what_it_has_when_the_folder_is_damaged_or_gone(kept):
+    reader = DurableStore(kept)
+    with DurableStore(kept, writes=True) as writer:
+        writer.compact()
+    path = next(kept.rglob("rows.safetensors"))
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    with pytest.raises(ValueError, match="is not the file that was saved"):
+        reader.refresh()
+    assert len(reader) == 3
+    shutil.rmtree(kept)
+    with pytest.raises(FileNotFoundError, match="holds no durable store"):
+        reader.refresh()
+    assert reader.search({"a": np.ones((1, 3))}, 3).found.all()

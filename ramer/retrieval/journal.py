@@ -128,13 +128,13 @@ class AcknowledgedFile:
         self.file.close()
 
     def _bytes(self, start: int, n: int) -> bytes:
+        self.file.seek(start)
         parts = []
         while n > 0:  # a read gives 2 GB at most
-            part = os.pread(self.file.fileno(), n, start)
+            part = self.file.read(n)
             if not part:
                 break
             parts.append(part)
-            start += len(part)
             n -= len(part)
         return b"".join(parts)
 
