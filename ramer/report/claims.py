@@ -42,7 +42,7 @@ from ramer.report.rules import (
 )
 from .scores import MISSING, Scored, jackknife, scores, units_of, units_text
 from .tables import markdown, set_names, short
-from ..runs.grids import FIVE
+from ..runs.grids import FIVE, tested_folds
 from ..runs.judging import decode
 from ..runs.results import Line, Results
 from ..studies.engine import read_study
@@ -256,7 +256,7 @@ def shared_runs(results: Results, *methods: str) -> Runs:
         raise ValueError(f"no training seed that {' and '.join(methods)} share")
     for method in methods:
         check_trained(results, method, seeds)
-    return Runs(results, sorted(results.clips), seeds)
+    return Runs(results, tested_folds(results.dataset, results.clips), seeds)
 
 
 def gain(method: str, reference: str, condition: str = MISSING) -> Measure:
@@ -310,8 +310,8 @@ def worst_condition(method: str, reference: str) -> Measure:
 
 
 def is_whole(results: Results, method: str) -> bool:
-    "Whether a method was run on all folds and judged under all conditions."
-    has_folds = set(results.folds(method)) == set(results.clips)
+    "Whether a method was run on all folds that are tested and judged under all conditions."
+    has_folds = results.folds(method) == tested_folds(results.dataset, results.clips)
     return has_folds and set(results.conditions(method)) == set(results.facts["conditions"])
 
 # %% ../../nbs/report/64_claims.ipynb #c0957c39

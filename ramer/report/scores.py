@@ -45,7 +45,9 @@ def units_text(results: Results, folds: Sequence[int]) -> str:
         return f"{groups} groups of one split"
     if results.facts["independent_folds"]:
         return f"{len(folds)} draws"
-    return f"{len(folds)} folds of {groups} groups"
+    whole = len(results.clips)
+    some = f"{len(folds)} of {whole}" if len(folds) < whole else f"{whole}"
+    return f"{some} folds of {groups} groups"
 
 
 def incomplete(results: Results) -> list[str]:

@@ -6,11 +6,11 @@
 __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'PUBLISHED', 'VARIANTS',
            'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'READINGS', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
            'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
-           'GRIDS', 'Part', 'every_fold', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of',
-           'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only']
+           'GRIDS', 'Part', 'every_fold', 'tested_folds', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods',
+           'methods_of', 'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only']
 
 # %% ../../nbs/runs/42_grids.ipynb #77eeec87
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ..conditions import choose
@@ -78,6 +78,14 @@ PAIRS = tuple(f"{how}-{name}" for how in ("average", "gated") for name in PAIRED
 def every_fold(dataset: str) -> tuple[int, ...]:
     "The folds of a data set, or the draws of a world that are tested."
     return tuple(range(FOLDS.get(dataset, 5)))
+
+
+def tested_folds(dataset: str, known: Collection[int]) -> list[int]:
+    """The known folds on which verdicts rest: `every_fold`, or all of a data set of your own.
+
+    A data set may have more than are tested here, as crema-d and stressid have.
+    """
+    return sorted(set(known) & set(every_fold(dataset)) if dataset in EVERY_SET else known)
 
 # %% ../../nbs/runs/42_grids.ipynb #e02c5232
 def quick_parts() -> list[Part]:

@@ -32,6 +32,7 @@ from ramer.report.tables import (
     signed_points,
     wide,
 )
+from ..runs.grids import tested_folds
 from ..runs.results import Line, Results
 
 # %% ../../nbs/studies/52_choice.ipynb #44791145
@@ -40,7 +41,7 @@ BOUNDS = ("prior", "bayes")  # a floor and a ceiling, not to be chosen
 
 def choosable(results: Results) -> list[str]:
     "The methods that a reader may choose among, in the order of the table."
-    folds = sorted(results.clips)
+    folds = tested_folds(results.dataset, results.clips)
     methods = [name for name in ORDER if name in results.lines and name not in BOUNDS]
     return [name for name in methods if results.folds(name) == folds]
 
@@ -69,7 +70,7 @@ class Counts(NamedTuple):
 
 def counts_of(results: Results, methods: Sequence[str]) -> Counts:
     "The Counts of some methods of a data set, on all folds."
-    folds, seeds = sorted(results.clips), results.seeds(*methods)
+    folds, seeds = tested_folds(results.dataset, results.clips), results.seeds(*methods)
     right, clips = [], []
     for condition in incomplete(results):
         matrices = [results.confusions(name, condition, folds, seeds) for name in methods]
@@ -234,7 +235,8 @@ def choice_rows(results: Results, sizes: Sequence[int] = SIZES) -> list[TableRow
     possible = [n for n in sizes if n <= len(methods)]
     if not possible:
         return []
-    counts, folds = counts_of(results, methods), sorted(results.clips)
+    counts = counts_of(results, methods)
+    folds = tested_folds(results.dataset, results.clips)
     left_out = jackknife(results, folds, 1)[0].astype(np.float32)
     rows = halved_rows(counts, left_out, possible, units_of(results, folds))
     rows += noise_rows(counts, drawn_tables(len(counts.clips)), possible)
