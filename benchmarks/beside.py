@@ -60,7 +60,7 @@ def of_lancedb(rows, home):
 
     def search(queries):
         found = [opened.search(query).distance_type("dot").limit(K) for query in queries]
-        return [each.select(["row"]).to_arrow()["row"].to_numpy() for each in found]
+        return [each.select(["row", "_distance"]).to_arrow()["row"].to_numpy() for each in found]
 
     return search
 

@@ -316,5 +316,6 @@ def index_always(patch, engine):
     "Let an approximate engine index the smallest store, and never give way to an exact search."
     patch.setattr(stores, "SMALLEST", 1)
     patch.setattr(approximate, "RECENT", 3)
-    always = approximate.ENGINES[engine]._replace(limit=lambda n: 10**6)
+    limits = dict.fromkeys(("limit", "limit_of_many"), lambda n: 10**6)
+    always = approximate.ENGINES[engine]._replace(**limits)
     patch.setitem(approximate.ENGINES, engine, always)

@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from pathlib import Path
 from typing import Any
+from ..evaluation.protocol import AS_IT_IS
 from .scores import MISSING
 from ramer.report.tables import (
     ORDER,
@@ -110,7 +111,8 @@ def condition_label(condition: str, conditions: Sequence[str]) -> str:
     "A condition's name for an axis; `missing` as what it is the mean of."
     if condition != MISSING:
         return condition
-    return f"mean of\n{len(conditions) - 2} missing"
+    single = [name for name in conditions if name not in (MISSING, AS_IT_IS)]
+    return f"mean of\n{len(single) - 1} missing"  # all but the complete clip
 
 # %% ../../nbs/report/47_figures.ipynb #3cf1ba3f
 def draw_dots(
