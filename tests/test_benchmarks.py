@@ -157,6 +157,7 @@ def test_a_kept_store_is_held_against_one_in_memory(tmp_path):
     assert "processor" in json.loads((tmp_path / "machine.json").read_text())["kept.csv"]
 
 
+@pytest.mark.slow
 def test_other_libraries_find_the_same_neighbours(tmp_path):
     options = ["--clips", 300, "--only", "sklearn", "--out", tmp_path / "beside.csv"]
     run_benchmark("beside.py", *options)

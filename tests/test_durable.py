@@ -24,6 +24,7 @@ from ramer.retrieval.store import RetrievalStore, load_store
 seeds = st.integers(0, 2**32 - 1)
 what = st.sampled_from(["add", "add", "update", "relabel", "remove", "compact", "reopen"])
 step = st.tuples(what, st.sampled_from(["ä", "日本", "a b", "\n", ""]), seeds)
+histories = st.lists(step, max_size=15)
 
 
 def journal_of(folder):
@@ -31,9 +32,22 @@ def journal_of(folder):
 
 
 @pytest.mark.parametrize("unit_length", [True, False])
-@settings(max_examples=100, deadline=None)
-@given(steps=st.lists(step, max_size=15))
+@settings(max_examples=30, deadline=None)
+@given(steps=histories)
 def test_any_history_is_read_back_by_another_program(unit_length, steps):
+    assert_read_back(unit_length, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit_length", [True, False])
+@settings(max_examples=200, deadline=None)
+@given(steps=histories)
+def test_any_of_many_histories_is_read_back_by_another_program(unit_length, steps):
+    assert_read_back(unit_length, steps)
+
+
+def assert_read_back(unit_length, steps):
+    "A durable store is a dictionary of clips to its writer, a reader, and whoever opens it later."
     reference = listed([], 0)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "störe")
