@@ -231,11 +231,15 @@ class DurableStore(KeptRows):
     alike = together(RetrievalStore.alike)
     get = together(RetrievalStore.get)
 
-    def _make(self, how: Callable[[Any], None], change: Any) -> None:
-        "Write a change down and make it. Raises ValueError in a store that was opened to read."
+    def _writable(self) -> Journal:
+        "The journal. Raises ValueError in a store that was opened to read, or is closed."
         if not isinstance(self.journal, Journal):
             raise ValueError(f"the store in {self.folder} was opened to read; use writes=True")
-        self.journal.append(change)
+        return self.journal
+
+    def _make(self, how: Callable[[Any], None], change: Any) -> None:
+        "Write a change down and make it."
+        self._writable().append(change)
         try:
             how(change)
         except BaseException:  # such as a stop by the keyboard, in the middle of it
@@ -255,10 +259,11 @@ class DurableStore(KeptRows):
     @alone
     def compact(self) -> None:
         "Write a new snapshot, so that the journal is empty and what was removed is gone from disk."
-        if not isinstance(self.journal, Journal):
-            raise ValueError(f"the store in {self.folder} was opened to read; use writes=True")
-        write_generation(self, self.folder / generation_name(self.generation + 1))
-        self._load()
+        former, path = self._writable(), self.folder / generation_name(self.generation + 1)
+        write_generation(self, path)
+        self._journal = Journal(path / CHANGES, snapshot_digest(path))
+        self.generation += 1
+        former.close()
         self._tidy()
 
 # %% ../../nbs/retrieval/76_durable.ipynb #68703482

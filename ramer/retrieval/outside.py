@@ -37,10 +37,12 @@ from ramer.retrieval.store import (
     Exclusion,
     Hits,
     RetrievalStore,
+    addition,
     as_column,
     as_rows,
     check_new,
     check_queries,
+    check_stored,
     one_exclusion,
     present_columns,
     unit,
@@ -368,9 +370,7 @@ class KnownClips(Conditions):
         "Raise KeyError for an id that is not stored. ids: (n,) str."
         names = ids.tolist()
         found = self._found("id", list(dict.fromkeys(names)))
-        for name in names:
-            if name not in found:
-                raise KeyError(f"id '{name}' is not in the store of {len(self)} clips")
+        check_stored(names, found, len(self))
 
     def _check_groups(self, groups: np.ndarray) -> None:
         "Raise KeyError for a group of which no clip is stored. groups: (n,) str."
@@ -400,7 +400,12 @@ class GrowingClips(KnownClips):
         rows or times that are infinite, or a column of another length; nothing is added then.
         """
         is_empty = not len(self)
-        new = self._checked(ids, features, labels, groups, present, times, is_empty)
+        check_modalities(features)
+        columns = labels, groups, present, times
+        new = addition(ids, features, *columns, True, {} if is_empty else self.dims)
+        check_texts("ids", new.ids, self.longest)
+        check_texts("groups", np.unique(new.groups), self.longest)
+        check_times(new.times)
         names = new.ids.tolist()
         check_new(names, self._found("id", names))
         dims = {m: x.shape[1] for m, x in new.rows.items()}
@@ -409,30 +414,6 @@ class GrowingClips(KnownClips):
             self._dims = dims
         if names:
             self._insert(new)
-
-    def _checked(
-        self,
-        ids: ArrayLike,
-        features: Mapping[str, ArrayLike],
-        labels: ArrayLike | None,
-        groups: ArrayLike | None,
-        present: ArrayLike | None,
-        times: ArrayLike | None,
-        is_empty: bool,
-    ) -> Added:
-        "What is to be added, if it fits."
-        names = np.asarray(ids, str)
-        has = present_columns(len(names), features, present)
-        check_modalities(features)
-        rows = as_rows(features, has, True, {} if is_empty else self.dims)
-        new_labels = as_column(names, "labels", -1 if labels is None else labels, np.int64)
-        new_groups = as_column(names, "groups", names if groups is None else groups, str)
-        new_times = as_column(names, "times", np.nan if times is None else times, np.float64)
-        check_texts("ids", names, self.longest)
-        check_texts("groups", np.unique(new_groups), self.longest)
-        check_times(new_times)
-        table = np.stack([has[m] for m in rows], 1)
-        return Added(names, rows, new_labels, new_groups, table, new_times)
 
 # %% ../../nbs/retrieval/77_outside.ipynb #bdb8d824
 class CorrectedClips(GrowingClips):
@@ -538,9 +519,7 @@ class ReadClips(ChangingClips):
         clips = joined(parts)
         stored = clips.ids.tolist()
         row_of = dict(zip(stored, range(len(stored))))
-        for name in wanted:
-            if name not in row_of:
-                raise KeyError(f"id '{name}' is not in the store of {len(self)} clips")
+        check_stored(wanted, row_of, len(self))
         return chosen(clips, np.array([row_of[name] for name in names.tolist()], np.int64))
 
     def get(self, ids: ArrayLike) -> dict[str, np.ndarray]:
