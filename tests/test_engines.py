@@ -37,10 +37,10 @@ def test_recall_is_measured_again_when_the_index_is_worn(engine):
     names = np.array([f"clip{i}" for i in range(60)])
     store.add(names, rows)
     store.search({"a": rows["a"]}, 3)
-    built = store.approximate().by_modality["a"]
+    built = store.approximate().by_modalities[("a",)]
     store.remove(names[:40])
     hits = store.search({"a": rows["a"]}, 3)
-    assert store.approximate().by_modality["a"] is not built
+    assert store.approximate().by_modalities[("a",)] is not built
     assert set(hits.ids.ravel()) <= set(names[40:])
 
 
@@ -51,7 +51,7 @@ def test_recall_is_measured_again_when_the_store_has_doubled(engine):
         names = [f"clip{i}" for i in range(start, start + 10)]
         store.add(names, {m: x[start : start + 10] for m, x in rows.items()})
         store.search({"a": rows["a"]}, 3)
-    (indexed,) = store.approximate().by_modality.values()
+    (indexed,) = store.approximate().by_modalities.values()
     assert 10 < indexed.n_built <= len(store)
     store.search({"a": rows["a"]}, 3)
-    assert store.approximate().by_modality["a"] is indexed  # nothing has changed since
+    assert store.approximate().by_modalities[("a",)] is indexed  # nothing has changed since

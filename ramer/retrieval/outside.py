@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['logger', 'QUERIES', 'FIRST', 'EXACTLY', 'OUTSIDE_EFFORTS', 'SLACK', 'COLUMNS', 'CLOSED', 'READ_BYTES', 'LATEST',
-           'Near', 'Asked', 'chosen', 'joined', 'no_clips', 'id_numbers', 'no_hits', 'best_hits', 'joined_hits',
-           'check_modalities', 'check_texts', 'check_times', 'check_finite', 'ClipKeeper', 'ClipEngine', 'KeptClips',
-           'Conditions', 'KnownClips', 'GrowingClips', 'CorrectedClips', 'ChangingClips', 'ReadClips', 'ScannedClips',
-           'MeasuredClips', 'IndexedClips', 'OutsideStore']
+           'Near', 'Asked', 'chosen', 'joined', 'no_clips', 'id_numbers', 'no_hits', 'each_once', 'best_hits',
+           'joined_hits', 'check_modalities', 'check_texts', 'check_times', 'check_finite', 'ClipKeeper', 'ClipEngine',
+           'KeptClips', 'Conditions', 'KnownClips', 'GrowingClips', 'CorrectedClips', 'ChangingClips', 'ReadClips',
+           'ScannedClips', 'MeasuredClips', 'IndexedClips', 'OutsideStore']
 
 # %% ../../nbs/retrieval/77_outside.ipynb #335f9902
 import hashlib
@@ -26,7 +26,6 @@ from ramer.retrieval.approximate import (
     Question,
     Reached,
     best_candidates,
-    each_once,
     recall_of,
 )
 from .exact import CLOSE, Best
@@ -154,6 +153,14 @@ def no_hits(n: int, k: int) -> Hits:
     shape = n, k
     scores = np.full(shape, -np.inf, np.float32)
     return Hits(np.full(shape, ""), scores, np.full(shape, -1))
+
+
+def each_once(candidates: np.ndarray) -> np.ndarray:
+    "Candidates (B, L), rows or -1, of which none comes twice for a query: -1 is in its place."
+    candidates = np.sort(candidates, axis=1)
+    is_again = candidates[:, 1:] == candidates[:, :-1]
+    candidates[:, 1:] = np.where(is_again, -1, candidates[:, 1:])
+    return candidates
 
 
 def best_hits(clips: Added, asked: Asked, own: np.ndarray | None = None) -> Hits:
