@@ -6,18 +6,25 @@ out by name; `pip install hnswlib usearch lancedb pymilvus milvus-lite` installs
 quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/beside.py`.
 """
 
-import argparse
 import tempfile
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
 import faiss
 import numpy as np
 import pandas as pd
 import torch
-from search import BATCHES, K, SIZES, filled_store, seconds, unit_rows, write_table
+from search import (
+    BATCHES,
+    K,
+    filled_store,
+    on_one_thread,
+    options,
+    seconds,
+    unit_rows,
+    write_table,
+)
 
 from ramer.retrieval.fusion import fill_from
 
@@ -144,14 +151,10 @@ def measured(n, names, seed=0):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
+    parser = options(__doc__, "beside.csv")
     parser.add_argument("--only", nargs="+", choices=OTHERS, default=list(OTHERS))
-    default = Path(__file__).parents[1] / "results" / "bench" / "beside.csv"
-    parser.add_argument("--out", type=Path, default=default)
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    on_one_thread()
     names = [name for name in asked.only if find_spec(name)]
     for name in set(asked.only) - set(names):
         print(f"{name} is not installed, so it is left out")

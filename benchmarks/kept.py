@@ -4,7 +4,6 @@ Writes results/bench/kept.csv: ratios of two times or of bytes measured in one r
 Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/kept.py`.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from search import SIZES, WIDTH, filled_store, unit_rows, with_verdicts, write_table
+from search import LARGE, WIDTH, filled_store, options, unit_rows, with_verdicts, write_table
 
 from ramer.retrieval.durable import DurableStore, bytes_of, keep_store
+from ramer.retrieval.store import load_store, save_store
 
 CHANGES, BLOCK = 200, 64
 DISK_TARGET = 1.3
@@ -86,6 +86,17 @@ def read_bytes(folder):
             path.read_bytes()
 
 
+def load_rows(store, folder):
+    "Wall seconds of loading a saved store, and of loading it mapped, by reading its bytes."
+    save_store(store, folder)
+    reading = wall_seconds(partial(read_bytes, folder), 5)
+    rows = []
+    for what, mapped in (("load", False), ("load, mapped", True)):
+        took = wall_seconds(partial(load_store, folder, mapped=mapped), 5)
+        rows.append({"what": what, "ratio": took / reading, "of": "reading its bytes"})
+    return rows
+
+
 def measured(n, home, seed=0):
     "All rows of one size."
     rng = np.random.default_rng(seed)
@@ -101,6 +112,7 @@ def measured(n, home, seed=0):
         | {"bound": "at most", "target": DISK_TARGET},
         {"what": "peak memory of opening", "ratio": memory_of_opening(folder), "of": "the rows"},
         {"what": "open", "ratio": opening / reading, "of": "reading its bytes"},
+        *load_rows(store, Path(home, f"saved-{n}")),
         *change_rows(folder, store, calls, rng),
     ]
     before = wall_seconds(partial(opened, folder), 3)
@@ -120,11 +132,7 @@ def measured(n, home, seed=0):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
-    default = Path(__file__).parents[1] / "results" / "bench" / "kept.csv"
-    parser.add_argument("--out", type=Path, default=default)
-    asked = parser.parse_args(arguments)
+    asked = options(__doc__, "kept.csv", LARGE).parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=asked.out.parent) as home:
         table = pd.concat([measured(n, home) for n in asked.clips])
     table = with_verdicts(table.assign(batch=pd.NA))

@@ -2,7 +2,7 @@
 
 Writes results/bench/search.csv: ratios of two times, or of bytes, measured in one run, with the
 target of each. Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/search.py`;
-`--clips 1000000` for other sizes, which takes minutes.
+`--clips 5030` for one size alone, as a million clips take many minutes.
 """
 
 import argparse
@@ -25,7 +25,9 @@ from ramer.retrieval import exact
 from ramer.retrieval.store import RetrievalStore
 from ramer.runs.provenance import versions
 
+BENCH = Path(__file__).parents[1] / "results" / "bench"
 SIZES = (5030, 120_625)  # the smallest and the largest database of the paper
+LARGE = (*SIZES, 1_000_000)
 BATCHES = (1, 64, 512)
 K, WIDTH, GROUP = 5, 256, 60  # neighbours, numbers of a row, clips of a speaker
 SEARCH_TARGET, SMALL_TARGET, CHANGE_TARGET, MEMORY_TARGET = 1.15, 2.0, 3.0, 1.3
@@ -40,6 +42,19 @@ def seconds(once, calls=7, least=0.5):
         once()
         taken.append(time.process_time() - start)
     return statistics.median(taken)
+
+
+def options(description, out, sizes=SIZES):
+    "A parser that knows what all benchmarks of the store are asked for."
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--clips", type=int, nargs="+", default=sizes)
+    parser.add_argument("--out", type=Path, default=BENCH / out)
+    return parser
+
+
+def on_one_thread():
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
 
 
 def processor():
@@ -212,13 +227,8 @@ def measured(n, seed=0):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
-    default = Path(__file__).parents[1] / "results" / "bench" / "search.csv"
-    parser.add_argument("--out", type=Path, default=default)
-    asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    asked = options(__doc__, "search.csv", LARGE).parse_args(arguments)
+    on_one_thread()
     measures = pd.concat([measured(n) for n in asked.clips])
     is_bound = measures.target.notna()
     table = with_verdicts(measures.assign(bound=np.where(is_bound, "at most", "")))

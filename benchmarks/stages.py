@@ -5,19 +5,25 @@ target of each. The clips are simulated (world mer2024-shaped). Run on a quiet m
 `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/stages.py`.
 """
 
-import argparse
 import statistics
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import faiss
 import numpy as np
 import pandas as pd
 import torch
 from engines import TRAIN, WORLD, clips_of, encoded, encoded_blocks, trained_stage1
-from search import BATCHES, SIZES, filled_store, raw_seconds, seconds, with_verdicts, write_table
+from search import (
+    BATCHES,
+    filled_store,
+    on_one_thread,
+    options,
+    raw_seconds,
+    seconds,
+    with_verdicts,
+    write_table,
+)
 
 from ramer.conditions import Condition, condition_codes
 from ramer.data.worlds import world_dataset
@@ -111,15 +117,11 @@ def training_rows(unlabelled, epochs, repeats):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, nargs="+", default=SIZES)
+    parser = options(__doc__, "stages.csv")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
-    default = Path(__file__).parents[1] / "results" / "bench" / "stages.csv"
-    parser.add_argument("--out", type=Path, default=default)
     chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    on_one_thread()
     stage1 = trained_stage1(chosen.epochs)
     rows = []
     for n in chosen.clips:

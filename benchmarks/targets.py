@@ -6,10 +6,15 @@ Reads results/bench/*.csv and writes results/bench/README.md. `make bench` measu
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from search import MEMORY_TARGET
+
 
 from ramer.io import write_text
 from ramer.report.tables import markdown
+from ramer.retrieval.store import AUTO_ENGINE
 
 BENCH = Path(__file__).parents[1] / "results" / "bench"
 RATIOS = ("search", "stages", "kept")  # files of ratios, each with its own target
@@ -39,10 +44,21 @@ def faster_rows(folder):
     return table.assign(what=what, file="engines", measured=table["times faster"], bound="at least")
 
 
+def memory_rows(folder):
+    "The memory of an engine with an index for each combination of modalities."
+    table = pd.read_csv(folder / "engines-built.csv")
+    table = table[table.engine == AUTO_ENGINE]
+    what = "memory of " + table.engine + ", all seven combinations, by the rows"
+    table = table.assign(what=what, file="engines-built", measured=table["memory by rows"])
+    table["holds"] = np.where(table.measured <= MEMORY_TARGET, "yes", "no")
+    return table.assign(batch=pd.NA, bound="at most", target=MEMORY_TARGET)
+
+
 def target_rows(folder=BENCH):
     "A row for each target: what, clips, batch, target, measured, and whether it is held."
     parts = [bound_rows(folder, name) for name in RATIOS if (folder / f"{name}.csv").exists()]
-    table = pd.concat([*parts, faster_rows(folder)], ignore_index=True)
+    engines = [faster_rows(folder), memory_rows(folder)]
+    table = pd.concat([*parts, *engines], ignore_index=True)
     shown = pd.DataFrame({"what": table.what, "clips": table.clips.map("{:,}".format)})
     shown["queries"] = table.batch.map(lambda n: "" if pd.isna(n) else str(int(n)))
     shown["target"] = table.bound + " " + table.target.map("{:g}".format)

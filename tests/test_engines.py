@@ -3,11 +3,15 @@
 That it keeps all other promises of a store is tested in test_conformance.
 """
 
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from listed_clips import index_always
+from pretended_gpu import GPU, pretended_gpu
 
-from ramer.retrieval.store import RetrievalStore
+from ramer.retrieval.store import Exclusion, RetrievalStore
 
 WIDTHS = {"a": 8, "v": 4}
 
@@ -55,3 +59,28 @@ def test_recall_is_measured_again_when_the_store_has_doubled(engine):
     assert 10 < indexed.n_built <= len(store)
     store.search({"a": rows["a"]}, 3)
     assert store.approximate().by_modalities[("a",)] is indexed  # nothing has changed since
+
+
+def test_a_gpu_finds_what_the_processor_finds():
+    generator = np.random.default_rng(0)
+    rows = drawn(generator, 600)
+    rows["v"][:200] = rows["v"][0]  # equal clips
+    present = generator.random((600, 2)) < (1, 0.3)
+    store = RetrievalStore(device=str(GPU))
+    store.add(
+        [f"clip{i:03d}" for i in range(600)], rows, groups=np.arange(600) // 3, present=present
+    )
+    plain = pickle.loads(pickle.dumps(store))
+    plain.device = torch.device("cpu")
+    for asked in ("a", "v", "av"):
+        queries = {m: x[:40] for m, x in rows.items() if m in asked}
+        own = Exclusion(ids=store.ids[:40], groups=store.groups[:40])
+        expected = plain.search(queries, 5, own)
+        with pretended_gpu() as gpu:
+            hits = store.search(queries, 5, own)
+        assert gpu.count
+        np.testing.assert_array_equal(hits.ids, expected.ids)
+        np.testing.assert_allclose(hits.scores, expected.scores, atol=1e-6)
+    store.remove(store.ids[:300])
+    with pretended_gpu():
+        assert not set(store.search({"a": rows["a"][:40]}, 5).ids.ravel()) & set(plain.ids[:300])

@@ -360,7 +360,7 @@ class Combination(NamedTuple):
     required: tuple[str, ...]
     k: int
 
-
+# %% ../../nbs/retrieval/21_approximate.ipynb #0116f1a9
 class Indexes:
     """Indexes of the rows of each combination of modalities that was asked.
 
