@@ -14,6 +14,7 @@ from itertools import product
 import faiss
 import numpy as np
 import pandas as pd
+import torch
 from search import BATCHES, LARGE, K, filled_store, on_one_thread, options, seconds, write_table
 
 from ramer.conditions import Condition, condition_codes

@@ -769,7 +769,7 @@ AUTO_ENGINE = "ivf"  # what "auto" takes in a large store
 SMALLEST = 1000  # clips that may be found, below which every search is exact
 AUTO_FROM = 20_000  # clips of a large store
 
-
+# %% ../../nbs/retrieval/22_store.ipynb #2d27fc0d
 class EngineRows(PlacedRows):
     """Rows that are searched by an engine.
 
