@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['by_links', 'by_lists', 'of_components', 'ENGINES', 'SEED', 'SPREAD', 'STEP', 'SPREAD_OF', 'TRAINED_ON', 'BLOCK',
-           'GATHERED', 'logger', 'EFFORTS', 'SAMPLE', 'RECENT', 'Engine', 'lists_for', 'quarter_of_walk',
+           'OUTGROWN', 'GATHERED', 'logger', 'EFFORTS', 'SAMPLE', 'RECENT', 'Engine', 'lists_for', 'quarter_of_walk',
            'part_of_walk', 'quarter_of_lists', 'walk', 'lists', 'short_codes', 'some_of', 'n_components', 'joined',
            'add_rows', 'built_index', 'LabelledRows', 'IndexedRows', 'label_selector', 'parameters_of', 'near_rows',
            'Question', 'is_barred', 'candidate_scores', 'best_candidates', 'Reached', 'recall_of', 'as_sample',
@@ -104,7 +104,7 @@ def n_components(rows: np.ndarray) -> int:
     return int(min(most, STEP * -(-n_needed // STEP)))
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #df553451
-TRAINED_ON, BLOCK = 64, 65_536  # rows for each list; rows that are indexed at once
+TRAINED_ON, BLOCK = 64, 65_536  # rows for each list; rows whose components are made at once
 
 
 def joined(rows: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
@@ -115,9 +115,15 @@ def joined(rows: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
 
 
 def add_rows(index: Any, rows: Sequence[np.ndarray], chosen: np.ndarray) -> None:
-    "Add the chosen rows to FAISS's index, some at a time."
+    """Add the chosen rows to FAISS's index.
+
+    Their components are made some at a time, but go in together: links to later ones are worse.
+    """
+    components, parts = index.chain.at(0), []
     for start in range(0, len(chosen), BLOCK):
-        index.add(joined(rows, chosen[start : start + BLOCK]))
+        parts.append(components.apply(joined(rows, chosen[start : start + BLOCK])))
+    index.index.add(np.concatenate(parts))
+    index.ntotal = index.index.ntotal
 
 
 def built_index(engine: Engine, rows: Sequence[np.ndarray], chosen: np.ndarray) -> Any:
@@ -132,11 +138,15 @@ def built_index(engine: Engine, rows: Sequence[np.ndarray], chosen: np.ndarray) 
     return index
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #31dc9c32
+OUTGROWN = 1.25  # times the labels of the last measurement, from which on it is made again
+
+
 class LabelledRows:
     """An index of rows, with the tables from rows to labels and back.
 
     label_of: (N,) int64, the label of each row in the index, -1 where it has none.
     row_of: (L,) int64, the row of each label, -1 where it is gone; `n_gone` of them are.
+    n_built, n_measured: how many labels there were when the index was built, and last measured.
     """
 
     def __init__(self, engine: Engine, rows: Sequence[np.ndarray], has: np.ndarray) -> None:
@@ -147,7 +157,7 @@ class LabelledRows:
         self.label_of[self.row_of] = np.arange(len(self.row_of))
         self.index = built_index(engine, rows, self.row_of)
         self.recent = np.empty(0, np.int64)
-        self.n_built = len(self.row_of)
+        self.n_built = self.n_measured = len(self.row_of)
         self.n_gone = 0
         self._forget()
 
@@ -162,6 +172,11 @@ class LabelledRows:
         "Whether most labels are gone, or most rows are newer than the index."
         n = len(self.row_of) + len(self.recent)
         return 2 * self.n_gone > len(self.row_of) or n > 2 * self.n_built
+
+    @property
+    def outgrown(self) -> bool:
+        "Whether a quarter more rows have been indexed since the last measurement."
+        return len(self.row_of) > OUTGROWN * self.n_measured
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #099883eb
 class IndexedRows(LabelledRows):
@@ -376,6 +391,7 @@ class Indexes:
     def forget(self, asked: tuple[str, ...]) -> None:
         "Forget what was measured of the index of some modalities."
         self.reached = {c: reached for c, reached in self.reached.items() if c.asked != asked}
+        self.by_modalities[asked].n_measured = len(self.by_modalities[asked].row_of)
 
     def index(self, rows: dict[str, np.ndarray], has: np.ndarray) -> None:
         """Index the rows of the clips that have some modalities. A few are left out.
@@ -392,6 +408,8 @@ class Indexes:
         elif len(indexed.recent) > RECENT:
             indexed.take(columns, indexed.recent)
             indexed.note_recent(has)
+            if indexed.outgrown:
+                self.forget(asked)
 
     def recent(self, question: Question) -> np.ndarray | None:
         "(N,) bool: the rows that may be found, but not in the index; None: there are none."
