@@ -85,7 +85,7 @@ ENGINES = {
 # %% ../../nbs/retrieval/21_approximate.ipynb #da1725ef
 SEED = 0
 SPREAD, STEP = 0.99, 16  # what principal components hold; they come in steps of 16
-SPREAD_OF = 4096  # rows of which the spread is measured
+SPREAD_OF = 2048  # rows whose principal components are taken, so that wide ones take seconds
 
 
 def some_of(numbers: np.ndarray, n: int) -> np.ndarray:
@@ -98,7 +98,8 @@ def n_components(rows: np.ndarray) -> int:
     "How many principal components hold most of the spread of rows (n, H); at most n, and H."
     most = min(rows.shape)
     centred = rows - rows.mean(axis=0)
-    variances = np.linalg.eigvalsh(centred.T @ centred)[::-1]
+    products = centred.T @ centred if len(rows) > rows.shape[1] else centred @ centred.T
+    variances = np.linalg.eigvalsh(products)[::-1]  # of both products the same, but for zeros
     held = np.cumsum(variances)
     n_needed = 1 + np.searchsorted(held, SPREAD * held[-1])
     return int(min(most, STEP * -(-n_needed // STEP)))
@@ -128,11 +129,11 @@ def add_rows(index: Any, rows: Sequence[np.ndarray], chosen: np.ndarray) -> None
 
 def built_index(engine: Engine, rows: Sequence[np.ndarray], chosen: np.ndarray) -> Any:
     "FAISS's index of the chosen rows of each modality. rows: (N, H) float32 each."
-    n = len(chosen)
-    width = n_components(joined(rows, some_of(chosen, SPREAD_OF)))
-    description = engine.describe(n, width)
-    total = sum(each.shape[1] for each in rows)
-    index = faiss.index_factory(total, description, faiss.METRIC_L2)
+    n, total = len(chosen), sum(each.shape[1] for each in rows)
+    some = joined(rows, some_of(chosen, SPREAD_OF))
+    description = engine.describe(n, n_components(some))
+    index: Any = faiss.index_factory(total, description, faiss.METRIC_L2)
+    index.chain.at(0).train(some)
     index.train(joined(rows, some_of(chosen, max(SPREAD_OF, TRAINED_ON * lists_for(n)))))
     add_rows(index, rows, chosen)
     return index
@@ -424,7 +425,7 @@ class Indexes:
         "The best of some candidates for each neighbour, of more where the effort is large."
         excluded = np.bincount(question.pairs.queries, minlength=1)
         wanted = question.k * ENGINES[self.engine].candidates
-        depth = max(effort // 2, wanted) + int(excluded.max())
+        depth = max(effort, wanted) + int(excluded.max())
         depth = min(depth, question.n_rows)
         indexed = self.by_modalities[tuple(question.queries)]
         near = near_rows(indexed, question.joined, depth, effort, question.able)
