@@ -286,8 +286,10 @@ def present_columns(
     return dict(zip(modalities, table.T))
 
 
-def check_new(ids: Iterable[str], stored: Collection[str]) -> None:
+def check_new(ids: Collection[str], stored: Collection[str]) -> None:
     "Raise ValueError for an id that is stored, or given twice."
+    if len(set(ids)) == len(ids) and not any(map(stored.__contains__, ids)):
+        return
     seen: set[str] = set()
     for name in ids:
         if name in stored or name in seen:
