@@ -61,18 +61,28 @@ def change_rows(folder, memory, calls, rng):
 
 
 OPENING = """
-import json, resource, sys
+import json, pathlib, re, sys
 from ramer.retrieval.durable import DurableStore
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-store = DurableStore(sys.argv[1])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps(1024 * (after - before) / sum(x.nbytes for x in store.features.values())))
+from ramer.retrieval.store import load_store
+
+def peak():
+    "Bytes at the peak of this very program; getrusage also counts the one that started it."
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
+
+def mapped(folder):
+    return load_store(folder, mapped=True)
+
+how = {"open": DurableStore, "load": load_store, "map": mapped}
+before = peak()
+store = how[sys.argv[1]](sys.argv[2])
+print(json.dumps((peak() - before) / sum(x.nbytes for x in store.features.values())))
 """
 
 
-def memory_of_opening(folder):
-    "Bytes at the peak while a store is opened, by those of its rows, in a process of its own."
-    command = [sys.executable, "-c", OPENING, str(folder)]
+def memory_of(how, folder):
+    "Bytes at the peak while a store is opened, by those of its rows, in a program of its own."
+    command = [sys.executable, "-c", OPENING, how, str(folder)]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
@@ -94,6 +104,8 @@ def load_rows(store, folder):
     for what, mapped in (("load", False), ("load, mapped", True)):
         took = wall_seconds(partial(load_store, folder, mapped=mapped), 5)
         rows.append({"what": what, "ratio": took / reading, "of": "reading its bytes"})
+        held = memory_of("map" if mapped else "load", folder)
+        rows.append({"what": f"peak memory of {what}", "ratio": held, "of": "the rows"})
     return rows
 
 
@@ -110,7 +122,7 @@ def measured(n, home, seed=0):
     rows = [
         {"what": "bytes on disk", "ratio": bytes_of(folder) / rows_bytes, "of": "the rows"}
         | {"bound": "at most", "target": DISK_TARGET},
-        {"what": "peak memory of opening", "ratio": memory_of_opening(folder), "of": "the rows"},
+        {"what": "peak memory of opening", "ratio": memory_of("open", folder), "of": "the rows"},
         {"what": "open", "ratio": opening / reading, "of": "reading its bytes"},
         *load_rows(store, Path(home, f"saved-{n}")),
         *change_rows(folder, store, calls, rng),
