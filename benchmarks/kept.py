@@ -97,7 +97,7 @@ def read_bytes(folder):
 
 
 def load_rows(store, folder):
-    "Wall seconds of loading a saved store, and of loading it mapped, by reading its bytes."
+    "Wall seconds and peak memory of loading a saved store, and of loading it mapped."
     save_store(store, folder)
     reading = wall_seconds(partial(read_bytes, folder), 5)
     rows = []

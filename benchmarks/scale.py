@@ -64,10 +64,8 @@ def table(bench):
             out.append(
                 {"search": name, "clips": f"10^{round(np.log10(clips))}"}
                 | {"memory": in_words(whole), "machines of 256 GB": int(np.ceil(whole / MACHINE))}
-                | {
-                    "measured at": f"{n:,}",
-                    "time of a query, times that measured": f"{longer:,.3g}",
-                }
+                | {"measured at": f"{n:,}"}
+                | {"time of a query, times that measured": f"{longer:,.3g}"}
             )
     return pd.DataFrame(out).set_index("search")
 

@@ -6,17 +6,13 @@ Reads results/bench/*.csv and writes results/bench/README.md. `make bench` measu
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-
-from search import MEMORY_TARGET
-
+from search import BENCH, MEMORY_TARGET, with_verdicts
 
 from ramer.io import write_text
 from ramer.report.tables import markdown
 from ramer.retrieval.store import AUTO_ENGINE
 
-BENCH = Path(__file__).parents[1] / "results" / "bench"
 RATIOS = ("search", "stages", "kept")  # files of ratios, each with its own target
 INTRODUCTION = """# Benchmarks of the store
 
@@ -62,9 +58,9 @@ def memory_rows(folder):
     table = pd.read_csv(folder / "engines-built.csv")
     table = table[table.engine == AUTO_ENGINE]
     what = "memory of " + table.engine + ", all seven combinations, by the rows"
-    table = table.assign(what=what, file="engines-built", measured=table["memory by rows"])
-    table["holds"] = np.where(table.measured <= MEMORY_TARGET, "yes", "no")
-    return table.assign(batch=pd.NA, bound="at most", target=MEMORY_TARGET)
+    table = table.rename(columns={"memory by rows": "ratio"})
+    table = table.assign(what=what, batch=pd.NA, bound="at most", target=MEMORY_TARGET)
+    return with_verdicts(table).rename(columns={"ratio": "measured"}).assign(file="engines-built")
 
 
 def target_rows(folder=BENCH):

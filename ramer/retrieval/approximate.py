@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['by_links', 'by_lists', 'of_components', 'ENGINES', 'SEED', 'SPREAD', 'STEP', 'SPREAD_OF', 'TRAINED_ON', 'BLOCK',
            'OUTGROWN', 'GATHERED', 'logger', 'EFFORTS', 'SAMPLE', 'RECENT', 'Engine', 'lists_for', 'quarter_of_walk',
-           'part_of_walk', 'quarter_of_lists', 'walk', 'lists', 'short_codes', 'some_of', 'n_components', 'joined',
-           'add_rows', 'built_index', 'LabelledRows', 'IndexedRows', 'label_selector', 'parameters_of', 'near_rows',
-           'Question', 'is_barred', 'candidate_scores', 'best_candidates', 'Reached', 'recall_of', 'as_sample',
-           'Combination', 'Indexes', 'Approximate']
+           'part_of_walk', 'quarter_of_lists', 'walk', 'lists', 'short_codes', 'some_of', 'n_components',
+           'side_by_side', 'add_rows', 'built_index', 'LabelledRows', 'IndexedRows', 'label_selector', 'parameters_of',
+           'near_rows', 'Question', 'is_barred', 'candidate_scores', 'best_candidates', 'Reached', 'recall_of',
+           'as_sample', 'Combination', 'Indexes', 'Approximate']
 
 # %% ../../nbs/retrieval/21_approximate.ipynb #0aa0af59
 import faiss
@@ -108,8 +108,8 @@ def n_components(rows: np.ndarray) -> int:
 TRAINED_ON, BLOCK = 64, 65_536  # rows for each list; rows whose components are made at once
 
 
-def joined(rows: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
-    "The chosen rows of each modality side by side. rows: (N, H) each; chosen: (n,) int64."
+def side_by_side(rows: Sequence[np.ndarray], chosen: np.ndarray | slice) -> np.ndarray:
+    "The chosen rows of each modality. rows: (N, H) each; chosen: (n,) int64, or a slice."
     if len(rows) == 1:
         return rows[0][chosen]
     return np.concatenate([each[chosen] for each in rows], axis=1)
@@ -122,7 +122,7 @@ def add_rows(index: Any, rows: Sequence[np.ndarray], chosen: np.ndarray) -> None
     """
     components, parts = index.chain.at(0), []
     for start in range(0, len(chosen), BLOCK):
-        parts.append(components.apply(joined(rows, chosen[start : start + BLOCK])))
+        parts.append(components.apply(side_by_side(rows, chosen[start : start + BLOCK])))
     index.index.add(np.concatenate(parts))
     index.ntotal = index.index.ntotal
 
@@ -130,11 +130,11 @@ def add_rows(index: Any, rows: Sequence[np.ndarray], chosen: np.ndarray) -> None
 def built_index(engine: Engine, rows: Sequence[np.ndarray], chosen: np.ndarray) -> Any:
     "FAISS's index of the chosen rows of each modality. rows: (N, H) float32 each."
     n, total = len(chosen), sum(each.shape[1] for each in rows)
-    some = joined(rows, some_of(chosen, SPREAD_OF))
+    some = side_by_side(rows, some_of(chosen, SPREAD_OF))
     description = engine.describe(n, n_components(some))
     index: Any = faiss.index_factory(total, description, faiss.METRIC_L2)
     index.chain.at(0).train(some)
-    index.train(joined(rows, some_of(chosen, max(SPREAD_OF, TRAINED_ON * lists_for(n)))))
+    index.train(side_by_side(rows, some_of(chosen, max(SPREAD_OF, TRAINED_ON * lists_for(n)))))
     add_rows(index, rows, chosen)
     return index
 
@@ -287,7 +287,7 @@ class Question(NamedTuple):
     @property
     def joined(self) -> np.ndarray:
         "The queries of all modalities side by side."
-        return joined(list(self.queries.values()), np.arange(self.n_queries))
+        return side_by_side(list(self.queries.values()), slice(None))
 
     def exact(self) -> Best:
         "The nearest rows."

@@ -334,8 +334,8 @@ def nearest_rows(
 
     queries: (B, H) float32 for each modality; rows: (N, H) float32 for each, arrays, or tensors of
     one device, where they are compared then. pairs: of a query and a row that it may not find, by
-    the queries. able: (N,) bool, the rows that may be found; None:
-    all. rank: gives (N,) int; of equal scores the smaller rank is found; None: the earlier row.
+    the queries. able: (N,) bool, the rows that may be found; None: all. rank: gives (N,) int; of
+    equal scores the smaller rank is found; None: the earlier row.
     """
     n_queries, n_rows = len(queries[0]), len(rows[0])
     searched = RowBlocks(rows, able)
