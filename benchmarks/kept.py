@@ -61,29 +61,26 @@ def change_rows(folder, memory, calls, rng):
 
 
 OPENING = """
-import json, pathlib, re, sys
+import json, sys
+from search import peak_memory
 from ramer.retrieval.durable import DurableStore
 from ramer.retrieval.store import load_store
-
-def peak():
-    "Bytes at the peak of this very program; getrusage also counts the one that started it."
-    status = pathlib.Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
 
 def mapped(folder):
     return load_store(folder, mapped=True)
 
 how = {"open": DurableStore, "load": load_store, "map": mapped}
-before = peak()
+before = peak_memory()
 store = how[sys.argv[1]](sys.argv[2])
-print(json.dumps((peak() - before) / sum(x.nbytes for x in store.features.values())))
+print(json.dumps((peak_memory() - before) / sum(x.nbytes for x in store.features.values())))
 """
 
 
 def memory_of(how, folder):
     "Bytes at the peak while a store is opened, by those of its rows, in a program of its own."
     command = [sys.executable, "-c", OPENING, how, str(folder)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parent)
+    return json.loads(done.stdout)
 
 
 def opened(folder):

@@ -9,7 +9,6 @@ on audio and face. How hard each modality is follows a published table of single
 """
 
 import argparse
-import resource
 import shutil
 import time
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from search import peak_memory
 
 from ramer.conditions import all_conditions
 from ramer.data.folders import read_folder, write_folder
@@ -26,6 +26,7 @@ from ramer.data.worlds import EMOTIONS, MER2024_COUNTS, WORLDS, sample
 from ramer.evaluation.metrics import METRICS, confusion_matrix
 from ramer.evaluation.protocol import Protocol, make_judge
 from ramer.io import write_text
+from ramer.methods.config import OPTIONS, Config
 from ramer.methods.registry import configure, make_method
 from ramer.runs.training import fit_shared
 
@@ -105,8 +106,8 @@ def alone(m, splits):
     "Weighted F1 of a logistic regression on one modality, as 05_worlds measures it."
     world = replace(WORLD, dims={m: WORLD.dims[m]}, signal={m: WORLD.signal[m]})
     train = sample(world, splits["train"], 1)
-    test = sample(world, splits["test1"], 2)
-    regression = make_method(configure("mer2024", "logistic", penalty=100.0)).fit(train, None)
+    test, dev = [sample(world, splits["test1"], seed) for seed in (2, 3)]
+    regression = make_method(configure("mer2024", "logistic", penalty=100.0)).fit(train, dev)
     judged = make_judge(test)(regression.predict_proba, m)
     confusion = confusion_matrix(
         labels=judged.labels, predicted=judged.predicted, classes=len(test.classes)
@@ -130,12 +131,11 @@ class Steps:
 
     def done(self, step, clips):
         "Note that a step over some clips has ended."
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         row = {
             "step": step,
             "clips": clips,
             "seconds": round(time.perf_counter() - self.start, 1),
-            "peak memory so far, GB": round(memory, 2),
+            "peak memory so far, GB": round(peak_memory() / 1e9, 2),
         }
         self.rows.append(row)
         print(row, flush=True)
@@ -177,12 +177,15 @@ def accuracies(method, fitted, tests):
     return rows
 
 
-def compare(protocol, tests, epochs, steps):
-    "WA of every method: a row for each test set and condition."
+def compare(protocol, tests, training, steps):
+    """WA of every method: a row for each test set and condition.
+
+    training: fields of a Config.
+    """
     rows = []
     stage1s = {}
     for method in METHODS:
-        config = configure("mer2024", method, epochs=epochs)
+        config = configure("mer2024", method, **training)
         fitted = fit_shared(config, protocol.train, protocol.dev, stage1s)
         stages = "1 to 3" if method == METHODS[0] else "2 and 3"
         stored = getattr(fitted, "store", protocol.train.labelled())
@@ -204,6 +207,10 @@ def options_of(arguments):
     share = "this share of the clips, for a trial"
     parser.add_argument("--share", type=float, default=1.0, help=share)
     parser.add_argument("--epochs", type=int, default=100)
+    patience = "epochs without a better dev UA before stopping"
+    parser.add_argument("--patience", type=int, default=Config.patience, help=patience)
+    engine = "what finds neighbours; auto: an index where a database is large"
+    parser.add_argument("--engine", choices=OPTIONS["engine"], default="auto", help=engine)
     return parser.parse_args(arguments)
 
 
@@ -224,7 +231,8 @@ def main(arguments=None):
 
     protocol = Protocol(Dataset("mer2024", 1, parts, "SEMI", WORLD.note, synthetic=True))
     steps.done("audited and hashed", len(learnable))
-    scores = pd.DataFrame(compare(protocol, tests, options.epochs, steps))
+    training = {name: getattr(options, name) for name in ("epochs", "patience", "engine")}
+    scores = pd.DataFrame(compare(protocol, tests, training, steps))
     table = scores.pivot(index=["test", "method"], columns="condition", values="WA")
     table = table.reset_index().assign(note=WORLD.note)
     write_text(options.out / "mer2024.csv", pd.DataFrame(steps.rows).to_csv(index=False))

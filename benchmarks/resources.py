@@ -9,7 +9,6 @@ Seconds and memory are of one machine: the ratios are what carries over. Run on 
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from search import peak_memory
 
 from ramer.conditions import all_conditions, condition_mask
 from ramer.data.worlds import WORLDS, sample
@@ -45,12 +45,6 @@ STAGES = ("stage 1", "stage 2", "stage 3", "keys and gate", "an answer")
 MEASURES = {"seconds": "seconds", "cpu": "processor seconds", "memory": "peak memory, MB"}
 
 
-def peak_memory():
-    "The most memory that this process has held, in MB."
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 class Meter:
     "Rows of what steps cost: wall and processor seconds, and peak memory up to the step's end."
 
@@ -61,7 +55,7 @@ class Meter:
         "What step() returns; its cost is divided by `clips`."
         start, used = time.perf_counter(), time.process_time()
         out = step()
-        memory = peak_memory()
+        memory = peak_memory() / 2**20
         seconds = (time.perf_counter() - start) / clips
         cpu = (time.process_time() - used) / clips
         self.rows.append({"stage": stage, "seconds": seconds, "cpu": cpu, "memory": memory})

@@ -8,6 +8,7 @@ target of each. Run on a quiet machine: `OMP_NUM_THREADS=1 .venv/bin/python benc
 import argparse
 import json
 import platform
+import re
 import statistics
 import time
 from functools import partial
@@ -55,6 +56,12 @@ def options(description, out, sizes=SIZES):
 def on_one_thread():
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
+
+
+def peak_memory():
+    "The most bytes that this very program has held. getrusage also counts the one that started it."
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def processor():

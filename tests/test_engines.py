@@ -11,7 +11,10 @@ import torch
 from listed_clips import index_always
 from pretended_gpu import GPU, pretended_gpu
 
-from ramer.retrieval.store import Exclusion, RetrievalStore
+from ramer.data.worlds import WORLDS, sample
+from ramer.methods.config import OPTIONS, Config
+from ramer.methods.registry import load_method, make_method
+from ramer.retrieval.store import IN_MEMORY, Exclusion, RetrievalStore
 
 WIDTHS = {"a": 8, "v": 4}
 
@@ -84,3 +87,23 @@ def test_a_gpu_finds_what_the_processor_finds():
     store.remove(store.ids[:300])
     with pretended_gpu():
         assert not set(store.search({"a": rows["a"][:40]}, 5).ids.ravel()) & set(plain.ids[:300])
+
+
+def test_a_method_is_searched_by_the_engine_of_its_config(engine, tmp_path):
+    train, dev, test = [sample(WORLDS["prototypes"], n, n, prefix=f"{n}-") for n in (150, 60, 40)]
+    small = {"width": 8, "hidden": 16, "epochs": 1}
+    by_engine = {}
+    for name in ("exact", engine):
+        config = Config(method="ramer", engine=name, **small)
+        by_engine[name] = make_method(config).fit(train, dev)
+    exact, fast = by_engine["exact"], by_engine[engine]
+    assert {("a",), ("a", "l")} <= {combination.asked for combination in fast.store.reached}
+    assert not exact.store.reached
+    found = [method.explain(test, "a").ids for method in (exact, fast)]
+    assert np.mean(found[0] == found[1]) > 0.9
+    fast.save(tmp_path / "saved")
+    assert load_method(tmp_path / "saved").store.engine == engine
+
+
+def test_a_config_names_the_engines_of_a_store():
+    assert set(OPTIONS["engine"]) == set(IN_MEMORY)

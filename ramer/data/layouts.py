@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FOUR', 'SIX', 'SEVEN', 'CORPORA', 'SIGNS', 'LARGE', 'LABEL_FIELDS', 'Read', 'MMSA', 'MMSA_SPLITS', 'Parts', 'PARTS',
            'LAYOUTS', 'before_last', 'iemocap_speaker', 'iemocap_fold', 'CorpusSpec', 'sign_labels', 'load_array',
-           'check_part', 'clip_parts', 'read_clip', 'allocate', 'read_vectors', 'read_sequences', 'contained_path',
-           'feature_entries', 'read_feature_folder', 'emotion_name', 'sentiment', 'label_fields', 'checked_labels',
-           'differs', 'raw_names', 'label_names', 'read_groups', 'groups_of', 'absent_files', 'Source', 'assemble',
-           'read_mertools', 'labelled_ids', 'mmsa_video', 'valid_lengths', 'load_parts', 'joined', 'parts_table',
-           'frame_counts', 'read_mmsa', 'read_labels', 'read_names', 'without_repeated', 'read_fold', 'class_names',
-           'read_mmin', 'read_h5', 'checked_rows', 'gcnet_features', 'read_gcnet', 'guess_layout', 'read_layout',
-           'feature_column', 'hub_columns', 'hub_types', 'write_hub_folder', 'hub_card']
+           'check_part', 'clip_parts', 'read_clip', 'allocate', 'put_row', 'read_vectors', 'read_sequences',
+           'contained_path', 'feature_entries', 'read_feature_folder', 'emotion_name', 'sentiment', 'label_fields',
+           'checked_labels', 'differs', 'raw_names', 'label_names', 'read_groups', 'groups_of', 'absent_files',
+           'Source', 'assemble', 'read_mertools', 'labelled_ids', 'mmsa_video', 'valid_lengths', 'load_parts', 'joined',
+           'parts_table', 'frame_counts', 'read_mmsa', 'read_labels', 'read_names', 'without_repeated', 'read_fold',
+           'class_names', 'read_mmin', 'read_h5', 'checked_rows', 'gcnet_features', 'read_gcnet', 'guess_layout',
+           'read_layout', 'feature_column', 'hub_columns', 'hub_types', 'write_hub_folder', 'hub_card']
 
 # %% ../../nbs/data/69_layouts.ipynb #f979e00f
 import os
@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from ..conditions import choose
+from .arrays import BLOCK, let_go
 from .clips import Clips, Provenance
 from ramer.data.folders import (
     DAMAGED,
@@ -173,6 +174,14 @@ def allocate(shape: tuple[int, ...], scratch: Path | str | None = None) -> np.nd
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
+def put_row(out: np.ndarray, row: int, x: np.ndarray) -> None:
+    "Put a clip's vector, or its frames, into a row of out; see `let_go`."
+    where = row if x.ndim == 1 else (row, slice(len(x)))
+    out[where] = x
+    if row % BLOCK == 0:
+        let_go(out)
+
+
 def read_vectors(
     paths: Mapping[int, Path], n: int, scratch: Path | str | None
 ) -> tuple[np.ndarray, None]:
@@ -187,7 +196,7 @@ def read_vectors(
             out = allocate((n, len(vector)), scratch)
         if len(vector) != out.shape[1]:
             raise ValueError(f"{path} has {len(vector)} numbers, others {out.shape[1]}")
-        out[row] = vector
+        put_row(out, row, vector)
     return out, None
 
 # %% ../../nbs/data/69_layouts.ipynb #5599f724
@@ -208,7 +217,7 @@ def read_sequences(
             raise ValueError(f"{path} has frames of {parts[0].shape[1]} numbers, others {width}")
     out = allocate((n, int(lengths.max()), width), scratch)
     for row, path in paths.items():
-        out[row, : lengths[row]] = read_clip(path, frames=True)
+        put_row(out, row, read_clip(path, frames=True))
     return out, lengths
 
 # %% ../../nbs/data/69_layouts.ipynb #52ea4987

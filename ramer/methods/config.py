@@ -28,6 +28,7 @@ OPTIONS = {
     "recipe": ("shared", "published"),
     "first_weights": ("torch", "kaiming", "narrow"),
     "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
+    "engine": ("exact", "auto", "hnsw", "ivf", "ivf-pq"),
     "aggregate": ("sum", "mean", "similarity", "attention", "median"),
 }
 WEIGHTS = ("joint_weight", "head_weight", "weight_decay")
@@ -36,6 +37,8 @@ AT_LEAST_ZERO = (
     *("own_weight", "gate_penalty", "gate_rest"),
     *("useless_weight", "enrolled_weight", "enrolled_halves"),
 )
+
+# %% ../../nbs/methods/12_config.ipynb #ab1cedef
 RANGES: dict[str, Callable[[float], bool]] = {
     "more than 0 and at most 1": lambda value: 0 < value <= 1,
     "from 0 to less than 1": lambda value: 0 <= value < 1,
@@ -116,8 +119,10 @@ def check_lists(policy: str, exclude: str) -> None:
 # %% ../../nbs/methods/12_config.ipynb #29e3ad84
 @dataclass(frozen=True, kw_only=True)
 class ClassicalSettings(Settings):
-    "What scikit-learn's models take beside `penalty` and `boosting_rate` of `Config`."
+    "What scikit-learn's models take."
 
+    penalty: float = 1.0  # of the squared weights of a logistic regression
+    boosting_rate: float = 0.1  # learning rate of gradient boosting
     shrinkage: float = 0.0  # of a class's covariance towards its diagonal; 0: Ledoit and Wolf's
     kernel_width: float = 2.0  # of an RBF kernel, in the spread of one column
 
@@ -181,6 +186,7 @@ class Config(GatedSettings):
     keep: str = "all"  # which of these stay: all, or those that a quality filter lets pass
     share: float = 1.0  # which part of them, drawn at random
     policy: str = "joint"  # how two available modalities share one search
+    engine: str = "exact"  # what finds neighbours; auto: an index where the database is large
     aggregate: str = "sum"  # how K neighbours become one feature
     exclude: str = "group"  # not found in training: its group, itself, its first hit (released)
     query: str = "stage1"  # from the frozen stage-1 encoders, or live from those in training
@@ -197,9 +203,6 @@ class Config(GatedSettings):
     key_rate: float = 3e-3  # learning rate of the keys
     input_dropout: float = 0.2  # of the elements of vectors that become keys
     smoothed: int = 8  # stored clips whose keys are averaged, the clip itself included; 0: none
-    # --- scikit-learn's models
-    penalty: float = 1.0  # of the squared weights of a logistic regression
-    boosting_rate: float = 0.1  # learning rate of gradient boosting
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -208,7 +208,7 @@ class FoldSearchingRamer(CrossfittedRamer):
         lies_in = fold_of_groups(self.store.groups, labelled, self.fold)
         rows = np.flatnonzero(lies_in != k)
         clips = pd.Index(train.ids).get_indexer(self.store.ids[rows])
-        keys = RetrievalStore(self.config.unit_length)
+        keys = RetrievalStore(self.config.unit_length, self.config.engine)
         for start in range(0, len(clips), block):
             scaled = self.stage1.scaler(train[clips[start : start + block]])
             add_clips(keys, scaled, self.fold_hidden(k, scaled).numpy())
@@ -291,7 +291,7 @@ def with_other_features(store: RetrievalStore, ids: np.ndarray, h: np.ndarray) -
     features: Mapping[str, np.ndarray] = {m: x.copy() for m, x in store.features.items()}
     for i, x in enumerate(features.values()):
         x[at[known]] = h[known, i]
-    changed = RetrievalStore(store.unit_length)
+    changed = RetrievalStore(store.unit_length, store.engine, store.recall)
     changed.add(store.ids, features, store.labels, store.groups, store.present)
     return changed
 

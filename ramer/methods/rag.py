@@ -93,7 +93,7 @@ class RememberingMethod(StoreMethod):
         keep = self.config.keep
         before = keep if keep in JUDGE_ALONE else "all"
         for name in self.stores:
-            setattr(self, name, RetrievalStore(self.config.unit_length))
+            setattr(self, name, RetrievalStore(self.config.unit_length, self.config.engine))
         rows = self.candidates(train)
         for start in range(0, len(rows), block):
             self.put(self.stage1.scaler(train[rows[start : start + block]]), before)
