@@ -194,12 +194,13 @@ class IndexedRows(LabelledRows):
             self.recent = np.flatnonzero(has & (self.label_of < 0))
             self.is_noted = True
 
-    def take(self, rows: Sequence[np.ndarray], new: np.ndarray) -> None:
-        "Index those of the rows, (N, H) of each modality, whose numbers are `new` (n,)."
-        self.label_of[new] = len(self.row_of) + np.arange(len(new))
-        self.row_of = np.concatenate([self.row_of, new])
-        add_rows(self.index, rows, new)
+    def take_recent(self, rows: Sequence[np.ndarray]) -> None:
+        "Index the `recent` ones of the rows: (N, H) of each modality."
+        self.label_of[self.recent] = len(self.row_of) + np.arange(len(self.recent))
+        self.row_of = np.concatenate([self.row_of, self.recent])
+        add_rows(self.index, rows, self.recent)
         self._forget()
+        self.recent, self.is_noted = self.recent[:0], True
 
     def drop(self, changed: np.ndarray) -> None:
         "Take their labels from rows that are others now, or that will go. changed: (n,) int64."
@@ -407,8 +408,7 @@ class Indexes:
             self.by_modalities[asked] = IndexedRows(ENGINES[self.engine], columns, has)
             self.forget(asked)
         elif len(indexed.recent) > RECENT:
-            indexed.take(columns, indexed.recent)
-            indexed.note_recent(has)
+            indexed.take_recent(columns)
             if indexed.outgrown:
                 self.forget(asked)
 
