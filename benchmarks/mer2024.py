@@ -6,6 +6,10 @@ while, below the folder given by --work.
 Everything is simulated: a world with MER2024's widths, class counts and sizes; MER-NOISE is noise
 on audio and face. How hard each modality is follows a published table of single modalities
 (notebook 05_worlds). Seconds are of one machine and mean something as shares of each other only.
+
+results/bench/mer2024-before.csv is what `benchmarks/mer2024.py` of commit be46a79 wrote as
+mer2024.csv, beside this one on the other core of the same machine: with its 100 epochs at most,
+patience 10, and an exact search.
 """
 
 import argparse
