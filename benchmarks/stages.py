@@ -31,6 +31,7 @@ from ramer.evaluation.protocol import Protocol
 from ramer.methods.registry import configure, make_method
 
 FILL_TARGET, BUILD_TARGET, STEP_TARGET = 1.25, 0.8, 1.1
+FILLS = 5  # of a store with the same clips
 WHOLE = 7  # the code of the complete clip
 
 
@@ -76,12 +77,15 @@ def fill_rows(method, queries):
 def sized_rows(stage1, n):
     "What stage 2 and a fill cost with a store of n clips."
     features, forward = encoded_blocks(stage1, n)
-    stored = cpu_seconds(partial(filled_store, features))
-    built = {"what": "stage 2, clips a second", "clips": n, "ratio": forward / (forward + stored)}
-    built |= {"of": "the forward pass", "bound": "at least", "target": BUILD_TARGET}
+    stored = [cpu_seconds(partial(filled_store, features)) for _ in range(FILLS)]
+    alike = {"clips": n, "of": "the forward pass"}
+    usual, first = [forward / (forward + took) for took in (statistics.median(stored), stored[0])]
+    built = {"what": "stage 2, clips a second", "ratio": usual} | alike
+    built |= {"bound": "at least", "target": BUILD_TARGET}
+    new = {"what": "stage 2, in memory that is new to the program", "ratio": first} | alike
     asked = encoded(stage1, clips_of(max(BATCHES), 3, "asked"))
     queries = torch.from_numpy(np.stack([asked[m] for m in features], 1))
-    return [built, *fill_rows(ramer_with(stage1, filled_store(features)), queries)]
+    return [built, new, *fill_rows(ramer_with(stage1, filled_store(features)), queries)]
 
 
 def trained(name, protocol, stage1, epochs, seed, **changes):
