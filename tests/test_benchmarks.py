@@ -128,6 +128,7 @@ def test_the_committed_first_answers_are_of_the_programs_that_are_there():
     assert [lines_of(way) for way in table.way] == table.lines.tolist()
 
 
+@pytest.mark.slow
 def test_a_search_is_held_against_raw_ones_and_changes_against_a_search(tmp_path):
     run_benchmark("search.py", "--clips", 600, "--out", tmp_path / "search.csv")
     table = pd.read_csv(tmp_path / "search.csv")
@@ -149,6 +150,7 @@ def test_engines_are_compared_on_features_of_a_trained_model(tmp_path):
     assert (built["bytes a clip"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_kept_store_is_held_against_one_in_memory(tmp_path):
     run_benchmark("kept.py", "--clips", 300, "--out", tmp_path / "kept.csv")
     table = pd.read_csv(tmp_path / "kept.csv").set_index("what")
