@@ -176,8 +176,7 @@ def allocate(shape: tuple[int, ...], scratch: Path | str | None = None) -> np.nd
 
 def put_row(out: np.ndarray, row: int, x: np.ndarray) -> None:
     "Put a clip's vector, or its frames, into a row of out; see `let_go`."
-    where = row if x.ndim == 1 else (row, slice(len(x)))
-    out[where] = x
+    out[row, : len(x)] = x
     if row % BLOCK == 0:
         let_go(out)
 
