@@ -8,12 +8,11 @@ Seconds and memory are of one machine: the ratios are what carries over. Run on 
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -104,12 +103,17 @@ def measured_warm(name, clips, epochs):
     return measure(name, clips, epochs)
 
 
-def in_a_process(name, clips, epochs):
-    "`measure` in a fresh process, whose peak memory is its own."
-    options = ["--one", name, str(clips), "--epochs", str(epochs)]
-    command = [sys.executable, "-W", "ignore", __file__, *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def each_in_a_process(asked):
+    """The rows of `measured_warm` for each (name, clips, epochs), in a process of its own.
+
+    Each is a copy of one process that has imported all and measured nothing, so that its peak
+    memory is its own.
+    """
+    copies = get_context("forkserver")
+    copies.set_forkserver_preload(["matplotlib.pyplot", "ramer.methods.registry"])
+    with ProcessPoolExecutor(1, copies, max_tasks_per_child=1) as pool:
+        for rows in pool.map(measured_warm, *zip(*asked)):
+            yield from rows
 
 
 def summary(rows):
@@ -232,22 +236,13 @@ def options_of(arguments):
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
-    one = "measure this here and print it as JSON"
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "CLIPS"), help=one)
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     options = options_of(arguments)
-    if options.one:
-        name, clips = options.one
-        print(json.dumps(measured_warm(name, int(clips), options.epochs)))
-        return
-    rows = []
-    for _ in range(options.repeats):
-        for method, clips in product(options.methods, options.sizes):
-            rows += in_a_process(method, clips, options.epochs)
-    table = summary(rows)
+    one_round = list(product(options.methods, options.sizes, [options.epochs]))
+    table = summary(each_in_a_process(one_round * options.repeats))
     write_text(options.out / "table.csv", table.to_csv(index=False, float_format="%.6g"))
     draw(table).savefig(options.out / "figure.png", dpi=110, metadata={"Software": None})
     write_text(options.out / "answer.md", page(table, options.repeats, options.epochs))

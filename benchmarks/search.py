@@ -45,11 +45,19 @@ def seconds(once, calls=7, least=0.5):
     return statistics.median(taken)
 
 
+def file_path(text):
+    "The path of a file, which may be there or not; asked before an hour of measuring."
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file, such as {path}/out.csv")
+    return path
+
+
 def options(description, out, sizes=SIZES):
     "A parser that knows what all benchmarks of the store are asked for."
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--clips", type=int, nargs="+", default=sizes)
-    parser.add_argument("--out", type=Path, default=BENCH / out)
+    parser.add_argument("--out", type=file_path, default=BENCH / out)
     return parser
 
 

@@ -29,12 +29,20 @@ except ImportError:  # not on Windows
 
 # %% ../nbs/01_io.ipynb #bf87b489
 def write_bytes(path: Path | str, content: bytes) -> None:
-    "Write a file under a temporary name beside it and rename it into place."
+    """Write a file under a temporary name beside it and rename it into place.
+
+    Raises IsADirectoryError for the name of a folder.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file, such as {path / 'table.csv'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if something failed
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +16,8 @@ import pytest
 
 from ramer.cli import main
 from ramer.runs.grids import Part, grid_parts
-from ramer.runs.jobs import resources_job, train_jobs, tune_jobs
-from ramer.runs.sweep import check_parameters, experiments, run_jobs
+from ramer.runs.jobs import Job, resources_job, train_jobs, tune_jobs
+from ramer.runs.sweep import check_parameters, ended_jobs, experiments, run_jobs
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").rglob("*.ipynb"))
@@ -189,6 +190,25 @@ def test_the_leaks_notebook_measures_what_each_leak_is_worth(tmp_path):
     of_store = {"store", "recipe"}
     dropped = {"first-dropped", "store-first-dropped", "recipe-first-dropped"}
     assert set(table.leak) == of_training | of_store | dropped and len(table) == 10 * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+def test_a_process_that_is_killed_is_an_error_of_its_job_alone(monkeypatch):
+    def dies_of_one(job, key, timeout, environment, tells):
+        if job.notebook == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        tells.send("" if job.notebook == "well" else f"{key} went wrong")
+
+    monkeypatch.setattr("ramer.runs.sweep.work", dies_of_one)
+    jobs = [Job(name, Path(name), {}) for name in ("well", "killed", "wrong", "well")]
+    keyed = [(job, job.notebook) for job in jobs]
+    ended = [(job.notebook, error) for job, error in ended_jobs(keyed, 2, get_context("fork"), 1)]
+    assert sorted(ended) == [
+        ("killed", "its process ended with exit code -9; see its .log"),
+        ("well", ""),
+        ("well", ""),
+        ("wrong", "wrong went wrong"),
+    ]
 
 
 def test_there_is_a_notebook_for_each_study():
