@@ -39,7 +39,7 @@ from ..methods.gated import GatedRetrieval
 from ..methods.rag import Ramer
 from ..methods.registry import METHODS, configure
 from .folders import read_kept, record
-from .training import dev_score, fit_shared
+from .training import STAGES, dev_score, fit_shared, keeping_stage1
 
 # %% ../../nbs/runs/38_tuning.ipynb #886f0f06
 Change = dict[str, float]  # {field of the config: the value that a trial gives it}
@@ -193,11 +193,13 @@ def tune_runs(
     dataset = TUNED_AS.get(dataset, dataset)
     known = load_dataset(dataset)
     deciding = list(dict.fromkeys(chain.from_iterable(map(tuned_like, methods))))
+    tried = [(method, trial) for method in deciding for trial in trials_of(method)]
     trials: list[dict[str, Any]] = []
-    for fold in dict.fromkeys(tuning_fold(known, fold) for fold in folds):
-        clips = TuningClips.of(known, fold)
-        for method in deciding:
-            for trial in trials_of(method):
+    tuned = dict.fromkeys(tuning_fold(known, fold) for fold in folds)
+    with keeping_stage1(Path(root) / STAGES):
+        for fold in tuned:
+            clips = TuningClips.of(known, fold)
+            for method, trial in tried:
                 config = configure(dataset, method, fold, TUNING_SEED, **changes | trial)
                 trials.append(tune_run(config, trial, clips, root))
     return trials
