@@ -472,12 +472,17 @@ def sweep_grid(
     workers: Workers = 2,
     changes: AllChanges = "{}",
     publish: Publish = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be run")] = False,
 ) -> None:
-    "Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones."
+    """Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones.
+
+    The plan comes first. Stopped, the same command runs what is left.
+    """
     from ramer.report.publishing import Destination, sweep
 
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes))
-    typer.echo(sweep(grid, to, dataset, method, seed, tune))
+    say = partial(typer.echo, err=True)
+    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say)
+    typer.echo(sweep(grid, to, dataset, method, seed, tune, dry_run))
 
 
 @app.command("study")
