@@ -117,12 +117,17 @@ def test_a_job_is_there_for_every_run_of_a_part():
     assert sorted(ran) == [(seed, fold) for seed in (0, 3) for fold in (0, 1, 2)]
 
 
-def test_tuning_is_one_job_for_two_folds_of_a_real_set():
+def test_tuning_is_one_job_for_a_method_and_two_folds_of_a_real_set():
     real = [part for part in grid_parts("publish") if part.dataset == "mosi"]
     if not real:
         pytest.skip("the files of mosi are not here")
-    jobs = tune_jobs(real, Path("runs"), {})
-    assert [job.parameters["folds"] for job in jobs] == [[0], [2], [4]]
+    folds = {}
+    for job in tune_jobs(real, Path("runs"), {}):
+        (method,), (fold,) = job.parameters["methods"], job.parameters["folds"]
+        folds.setdefault(method, []).append(fold)
+    assert {"zero", "ramer", "ae", "logistic"} < set(folds)
+    assert not {"prior", "mean", "random", "ae-published"} & set(folds)  # no trials of their own
+    assert all(tuned == [0, 2, 4] for tuned in folds.values())
 
 
 def test_train_and_condition_notebooks_use_what_the_tune_notebook_chose(tmp_path):

@@ -9,12 +9,13 @@ __all__ = ['Job', 'common_parameters', 'train_jobs', 'condition_jobs', 'tuned_fo
 # %% ../../nbs/runs/43_jobs.ipynb #532bc53c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from ..data.datasets import load_dataset
 from ..evaluation.protocol import judged_conditions
 from .grids import Part
-from .tuning import TUNED_AS, tuning_fold
+from .tuning import TUNED_AS, deciding, tuning_fold
 
 # %% ../../nbs/runs/43_jobs.ipynb #9cb9c92f
 @dataclass(frozen=True)
@@ -73,17 +74,17 @@ def tuned_folds(dataset: str, parts: Sequence[Part]) -> list[int]:
 
 
 def tune_jobs(parts: Sequence[Part], runs: Path, changes: Mapping) -> list[Job]:
-    "A tune job for each data set, and for each group of folds that tunes for itself."
+    "A tune job for each data set, group of folds that tunes for itself, and method with values."
     together: dict[str, list[Part]] = {}
     for part in parts:
         together.setdefault(TUNED_AS.get(part.dataset, part.dataset), []).append(part)
     jobs = []
     for dataset, group in together.items():
-        methods = list(dict.fromkeys(method for part in group for method in part.methods))
-        common = {"dataset": dataset, "methods": methods, "changes": dict(changes)}
-        for fold in tuned_folds(dataset, group):
-            out = runs / "notebooks" / dataset / f"tune-fold{fold}.ipynb"
-            jobs.append(Job("tune", out, common | {"folds": [fold], "runs": str(runs)}))
+        common = {"dataset": dataset, "changes": dict(changes), "runs": str(runs)}
+        methods = deciding(method for part in group for method in part.methods)
+        for fold, method in product(tuned_folds(dataset, group), methods):
+            out = runs / "notebooks" / dataset / f"tune-fold{fold}-{method}.ipynb"
+            jobs.append(Job("tune", out, common | {"folds": [fold], "methods": [method]}))
     return jobs
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_IN_STAGE1', 'STAGE1_FIELDS', 'STAGES', 'KEPT_IN', 'decided_by', 'stage1_key', 'keeping_stage1', 'save_stage1',
-           'load_stage1', 'kept_stage1', 'shared_stage1', 'fit_shared', 'dev_confusion', 'dev_score', 'chance_limit',
-           'training_record', 'left_out', 'train_run', 'train_runs']
+           'load_stage1', 'kept_stage1', 'read_or_train', 'shared_stage1', 'fit_shared', 'dev_confusion', 'dev_score',
+           'chance_limit', 'training_record', 'left_out', 'train_run', 'train_runs']
 
 # %% ../../nbs/runs/37_training.ipynb #cc7dd0d7
 import hashlib
@@ -24,7 +24,7 @@ from ..conditions import Condition, condition_codes
 from ..data.clips import Clips
 from ..evaluation.metrics import confusion_matrix, ua
 from ..evaluation.protocol import Protocol, apart
-from ..io import new_folder, sign_folder, write_bytes, write_text
+from ..io import locked, new_folder, sign_folder, write_bytes, write_text
 from ..methods.base import Method
 from ..methods.config import Config, GatedSettings
 from ..methods.controls import OPPONENTS, PairParts
@@ -107,11 +107,21 @@ def load_stage1(folder: Path, train: Clips) -> Stage1:
 
 
 def kept_stage1(config: Config, train: Clips, dev: Clips) -> Stage1:
-    "The stage 1 of a config: read where `keeping_stage1` says, or trained and left there."
+    """The stage 1 of a config: read where `keeping_stage1` says, or trained and left there.
+
+    While another program trains the very same, this one waits for it.
+    """
     home = KEPT_IN.get()
     if home is None:
         return pretrain(train, dev, config)
-    folder = home / stage1_key(config, train, dev)
+    place = home / stage1_key(config, train, dev)
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place, wait=True):
+        return read_or_train(place / "stage1", config, train, dev)
+
+
+def read_or_train(folder: Path, config: Config, train: Clips, dev: Clips) -> Stage1:
+    "The Stage1 in a folder; trained and saved there if there is none, or a damaged one."
     with suppress(FileNotFoundError):
         try:
             return load_stage1(folder, train)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'STARTS_FROM', 'Trials',
-           'each', 'trials_of', 'tuned_like', 'folds_together', 'tuning_fold', 'TuningClips', 'trial_path', 'tune_run',
-           'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
+           'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold', 'TuningClips', 'trial_path',
+           'tune_run', 'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
 
 # %% ../../nbs/runs/38_tuning.ipynb #70b564ae
 import json
@@ -113,6 +113,12 @@ def tuned_like(method: str) -> tuple[str, ...]:
         return ("ramer",)
     return (method,)
 
+
+def deciding(methods: Iterable[str]) -> list[str]:
+    "The methods that have trials, and whose choice these methods take; each once."
+    names = dict.fromkeys(chain.from_iterable(map(tuned_like, methods)))
+    return [name for name in names if trials_of(name)]
+
 # %% ../../nbs/runs/38_tuning.ipynb #6e0a0002
 TUNING_SEED = 100
 TUNED_AS = dict.fromkeys(("ravdess", "ravdess-frames"), "ravdess-goemotions")
@@ -192,8 +198,7 @@ def tune_runs(
     "Try what is not tried yet; a file for each trial below `root`/tuning. Returns the trials."
     dataset = TUNED_AS.get(dataset, dataset)
     known = load_dataset(dataset)
-    deciding = list(dict.fromkeys(chain.from_iterable(map(tuned_like, methods))))
-    tried = [(method, trial) for method in deciding for trial in trials_of(method)]
+    tried = [(method, trial) for method in deciding(methods) for trial in trials_of(method)]
     trials: list[dict[str, Any]] = []
     tuned = dict.fromkeys(tuning_fold(known, fold) for fold in folds)
     with keeping_stage1(Path(root) / STAGES):
