@@ -473,6 +473,7 @@ def sweep_grid(
     changes: AllChanges = "{}",
     publish: Publish = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be run")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="end at the first error")] = False,
 ) -> None:
     """Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones.
 
@@ -481,7 +482,7 @@ def sweep_grid(
     from ramer.report.publishing import Destination, sweep
 
     say = partial(typer.echo, err=True)
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say)
+    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say, fail_fast)
     typer.echo(sweep(grid, to, dataset, method, seed, tune, dry_run))
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pandas as pd
@@ -214,6 +214,22 @@ def test_a_process_that_is_killed_is_an_error_of_its_job_alone(monkeypatch):
         ("well", ""),
         ("wrong", "wrong went wrong"),
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+def test_at_the_first_error_the_others_are_ended_if_asked(monkeypatch, tmp_path):
+    def goes_wrong(job, key, timeout, environment, tells):
+        job.out.write_text("begun")
+        if job.parameters["seeds"] != [0]:
+            time.sleep(600)
+        tells.send("went wrong")
+
+    monkeypatch.setattr("ramer.runs.sweep.work", goes_wrong)
+    monkeypatch.setattr("ramer.runs.sweep.job_context", lambda: get_context("fork"))
+    jobs = [Job("train", tmp_path / f"{seed}.ipynb", {"seeds": [seed]}) for seed in range(4)]
+    assert run_jobs(jobs, 2, "train", fail_fast=True) == 1
+    assert not active_children()
+    assert {path.name for path in tmp_path.iterdir()} <= {"0.ipynb", "1.ipynb"}
 
 
 def test_there_is_a_notebook_for_each_study():

@@ -53,7 +53,7 @@ class Destination:
 
     runs: run folders and executed notebooks. publish: write into the clone's results and README.
     workers: notebooks at a time. changes: fields of every config that differ from the defaults.
-    say: what is done with a plan before it is run.
+    say: what is done with a plan before it is run. fail_fast: end at the first error.
     """
 
     runs: Path
@@ -61,6 +61,7 @@ class Destination:
     workers: int = 2
     changes: Mapping = field(default_factory=dict)
     say: Callable[[str], None] = log.info
+    fail_fast: bool = False
 
     @property
     def results(self) -> Path:
@@ -82,11 +83,13 @@ class Destination:
         Raises RuntimeError if a notebook failed; the others are kept.
         """
         os.environ.update(ONE_THREAD)
-        failed = run_jobs(jobs, workers or self.workers, title)
+        at_a_time = workers or self.workers
+        failed = run_jobs(jobs, at_a_time, title, fail_fast=self.fail_fast)
         if failed:
             where = self.runs / "notebooks"
             raise RuntimeError(
-                f"{title}: {failed} notebooks failed; errors are above, traces in {where}"
+                f"{title}: {failed} notebooks failed; errors are above, traces in {where}; the "
+                "same command runs what failed or is left"
             )
 
 # %% ../../nbs/report/67_publishing.ipynb #b6341efd

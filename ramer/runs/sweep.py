@@ -6,7 +6,7 @@
 __all__ = ['ONE_THREAD', 'COPIED', 'LAST_SECONDS', 'experiments', 'check_parameters', 'cells_of', 'package_hash', 'job_key',
            'jobs_left', 'is_done', 'imported_by', 'job_context', 'end_with_parent', 'be_kernel', 'print_to',
            'WaitingKernel', 'manager_of', 'error_of', 'log_to', 'execute', 'sign', 'work', 'Running', 'ended_jobs',
-           'run_jobs']
+           'run_jobs', 'reported']
 
 # %% ../../nbs/runs/44_sweep.ipynb #38b750af
 import ast
@@ -16,8 +16,8 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from functools import cache
 from itertools import chain, islice
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
@@ -338,27 +338,42 @@ class Running(NamedTuple):
 
 def ended_jobs(
     jobs: Iterable[tuple[Job, str]], workers: int, context: Any, timeout: int
-) -> Iterator[tuple[Job, str]]:
-    "(job, error or '') of each (job, key) as it ends; so many at a time as there are workers."
+) -> Generator[tuple[Job, str], None, None]:
+    """(job, error or '') of each (job, key) as it ends; so many at a time as there are workers.
+
+    Closed before its end, it ends those that run.
+    """
     environment = dict(os.environ) | {"RAMER_DATA": str(data_root().absolute())}
     left = iter(jobs)
     running: list[Running] = []
-    while True:
-        for job, key in islice(left, workers - len(running)):
-            running.append(Running.start(context, job, key, timeout, environment))
-        if not running:
-            return
-        heard = connection.wait([each.hears for each in running])
-        for each in [each for each in running if each.hears in heard]:
-            running.remove(each)
-            yield each.job, each.error()
+    try:
+        while True:
+            for job, key in islice(left, workers - len(running)):
+                running.append(Running.start(context, job, key, timeout, environment))
+            if not running:
+                return
+            heard = connection.wait([each.hears for each in running])
+            for each in [each for each in running if each.hears in heard]:
+                running.remove(each)
+                yield each.job, each.error()
+    finally:
+        for each in running:
+            each.process.kill()
+            each.process.join()
 
 # %% ../../nbs/runs/44_sweep.ipynb #c8e8ec43
-def run_jobs(jobs: Sequence[Job], workers: int, title: str, timeout: int = 3600) -> int:
+def run_jobs(
+    jobs: Sequence[Job],
+    workers: int,
+    title: str,
+    timeout: int = 3600,
+    fail_fast: bool = False,
+) -> int:
     """Execute jobs in worker processes with a progress bar; returns how many failed.
 
-    Jobs that are done are skipped. timeout: seconds for a cell. Raises ValueError for parameters
-    that a notebook does not have, before anything runs; ImportError without papermill.
+    Jobs that are done are skipped. timeout: seconds for a cell. fail_fast: end at the first error.
+    Raises ValueError for parameters that a notebook does not have, before anything runs;
+    ImportError without papermill.
     """
     from tqdm import tqdm
 
@@ -368,17 +383,24 @@ def run_jobs(jobs: Sequence[Job], workers: int, title: str, timeout: int = 3600)
     left = [(job, key) for job, key in keyed if not is_done(job.out, key)]
     for job, _ in left:
         job.out.parent.mkdir(parents=True, exist_ok=True)
-    context = job_context()
-    failed = 0
+    ended = ended_jobs(left, workers, job_context(), timeout)
     done = len(keyed) - len(left)
-    with tqdm(total=len(keyed), initial=done, desc=title, unit="notebook") as bar:
+    with tqdm(total=len(keyed), initial=done, desc=title, unit="notebook") as bar, closing(ended):
         try:
-            for job, error in ended_jobs(left, workers, context, timeout):
-                failed += bool(error)
-                bar.update()
-                if error:
-                    bar.write(f"{job.out}: {error}")
+            return reported(ended, bar, fail_fast)
         except KeyboardInterrupt:
             bar.write("stopped; the same command goes on from here")
             os._exit(130)
+
+
+def reported(ended: Iterable[tuple[Job, str]], bar: Any, fail_fast: bool) -> int:
+    "How many jobs failed; moves the bar, and writes each error above it."
+    failed = 0
+    for job, error in ended:
+        bar.update()
+        if error:
+            failed += 1
+            bar.write(f"{job.out}: {error}")
+        if error and fail_fast:
+            break
     return failed
