@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'clone_folder', 'Destination', 'past_seconds', 'minutes_of', 'plan',
-           'plan_text', 'tune', 'make_tables', 'measure_leaks', 'sweep_jobs', 'sweep', 'studied_sets', 'run_study',
+           'plan_text', 'make_tables', 'make_leak_tables', 'sweep_jobs', 'sweep', 'studied_sets', 'run_study',
            'run_studies']
 
 # %% ../../nbs/report/67_publishing.ipynb #a2408c21
@@ -100,15 +100,15 @@ def past_seconds(results: Path, dataset: str) -> dict[str, float]:
     return {name: sum(each) / len(each) for name, each in of_each.items() if each}
 
 
-def minutes_of(jobs: Sequence[Job], results: Path) -> float | None:
-    "How long the trainings of these train jobs may take together; None if nothing is known."
-    past = {name: past_seconds(results, name) for name in {j.parameters["dataset"] for j in jobs}}
-    seconds = [
-        past[job.parameters["dataset"]].get(method)
-        for job in jobs
-        for method in job.parameters["methods"] * len(job.parameters["folds"])
+def minutes_of(jobs: Sequence[Job], past: Mapping[str, float]) -> float | None:
+    """How long the trainings of some train jobs may take together; None if nothing is known.
+
+    past: `past_seconds` of their data set.
+    """
+    runs = [
+        name for job in jobs for name in job.parameters["methods"] * len(job.parameters["folds"])
     ]
-    known = [each for each in seconds if each is not None]
+    known = [past[name] for name in runs if name in past]
     return sum(known) / 60 if known else None
 
 
@@ -118,12 +118,12 @@ def plan(jobs: Sequence[Job], to: Destination) -> pd.DataFrame:
     Minutes are at most, for the workers together; NaN where nothing is known or nothing is trained.
     """
     kinds = dict.fromkeys((job.notebook, job.parameters["dataset"]) for job in jobs)
-    left = jobs_left(jobs)
     rows = []
     for notebook, dataset in kinds:
         of_kind = [j for j in jobs if (j.notebook, j.parameters["dataset"]) == (notebook, dataset)]
-        todo = [job for job in of_kind if job in left]
-        minutes = minutes_of(todo, to.committed) if notebook == "train" else None
+        todo = [job for job, _ in jobs_left(of_kind)]
+        past = past_seconds(to.committed, dataset) if notebook == "train" else {}
+        minutes = minutes_of(todo, past)
         row = {"notebook": notebook, "data set": dataset, "notebooks": len(of_kind)}
         rows.append(row | {"done": len(of_kind) - len(todo), "minutes": minutes})
     table = pd.DataFrame(rows, columns=["notebook", "data set", "notebooks", "done", "minutes"])
@@ -140,19 +140,11 @@ def plan_text(table: pd.DataFrame) -> str:
     return f"{shown.to_string(index=False)}\n{last}{trained if minutes else ''}"
 
 # %% ../../nbs/report/67_publishing.ipynb #a1cccb42
-def tune(parts: Sequence[Part], to: Destination) -> None:
-    "Let every method of the parts try its values on dev."
-    to.run(tune_jobs(parts, to.runs, to.changes), "tune")
-    collect_tuning(to.runs, to.choices(tuned_first=True))
+def make_tables(to: Destination, whole: bool) -> str:
+    """Write the tables of what was judged, and return how they compare.
 
-
-def make_tables(parts: Sequence[Part], to: Destination, tuning: Path, whole: bool) -> str:
-    """Train and judge the parts, write the tables, and return how they compare.
-
-    whole: all parts of the grid are run, so that older lines of the published results are removed.
+    whole: all parts of the grid were run, so that older lines of the published results are removed.
     """
-    to.run(train_jobs(parts, to.runs, to.changes, tuning), "train")
-    to.run(condition_jobs(parts, to.runs, to.changes, tuning), "conditions")
     if to.publish and whole:
         shutil.rmtree(to.results / "runs", ignore_errors=True)
     out = to.runs / "notebooks" / "tables.ipynb"
@@ -167,9 +159,8 @@ def make_tables(parts: Sequence[Part], to: Destination, tuning: Path, whole: boo
     return (to.results / "comparison.txt").read_text()
 
 
-def measure_leaks(parts: Sequence[Part], to: Destination) -> str:
-    "Measure what each leak is worth on the parts; returns the table as Markdown."
-    to.run(leak_jobs(parts, to.runs, to.changes), "leaks")
+def make_leak_tables(to: Destination) -> str:
+    "Write what each leak was measured to be worth; returns the table as Markdown."
     collect_leaks(to.runs, to.results)
     write_leaks(to.results)
     if to.publish:
@@ -179,13 +170,13 @@ def measure_leaks(parts: Sequence[Part], to: Destination) -> str:
 
 def sweep_jobs(
     grid: str, parts: Sequence[Part], to: Destination, tuned_first: bool = False
-) -> list[Job]:
-    "The jobs of a sweep over parts of a grid, but for the one that writes tables."
-    first = tune_jobs(parts, to.runs, to.changes) if tuned_first else []
+) -> dict[str, list[Job]]:
+    "{what they do: jobs}, in their order, of a sweep, but for the one that writes tables."
+    staged = {"tune": tune_jobs(parts, to.runs, to.changes)} if tuned_first else {}
     if grid == "leaks":
-        return [*first, *leak_jobs(parts, to.runs, to.changes)]
+        return staged | {"leaks": leak_jobs(parts, to.runs, to.changes)}
     given = parts, to.runs, to.changes, to.choices(tuned_first)
-    return [*first, *train_jobs(*given), *condition_jobs(*given)]
+    return staged | {"train": train_jobs(*given), "conditions": condition_jobs(*given)}
 
 # %% ../../nbs/report/67_publishing.ipynb #3ad2c80d
 def sweep(
@@ -204,16 +195,18 @@ def sweep(
     """
     parts = [*grid_parts(grid), *own_parts(datasets, methods)]
     parts = only(parts, datasets, methods, seeds)
-    planned = plan_text(plan(sweep_jobs(grid, parts, to, tuned_first), to))
+    staged = sweep_jobs(grid, parts, to, tuned_first)
+    planned = plan_text(plan([job for jobs in staged.values() for job in jobs], to))
     if dry_run:
         return planned
     to.say(planned)
-    if tuned_first:
-        tune(parts, to)
+    for title, jobs in staged.items():
+        to.run(jobs, title)
+        if title == "tune":
+            collect_tuning(to.runs, to.choices(tuned_first))
     if grid == "leaks":
-        return measure_leaks(parts, to)
-    whole = not (datasets or methods or seeds)
-    return make_tables(parts, to, to.choices(tuned_first), whole)
+        return make_leak_tables(to)
+    return make_tables(to, whole=not (datasets or methods or seeds))
 
 # %% ../../nbs/report/67_publishing.ipynb #c0b313f7
 STUDIED = ("mosi", "ravdess", "ravdess-goemotions", "ravdess-frames", "gaussian", "prototypes")

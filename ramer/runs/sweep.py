@@ -76,9 +76,10 @@ def job_key(job: Job) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def jobs_left(jobs: Iterable[Job]) -> list[Job]:
-    "The jobs that are not done."
-    return [job for job in jobs if not is_done(job.out, job_key(job))]
+def jobs_left(jobs: Iterable[Job]) -> list[tuple[Job, str]]:
+    "(job, its key) of those that are not done."
+    keyed = [(job, job_key(job)) for job in jobs]
+    return [(job, key) for job, key in keyed if not is_done(job.out, key)]
 
 
 def is_done(out: Path, key: str) -> bool:
@@ -379,13 +380,12 @@ def run_jobs(
 
     for job in jobs:
         check_parameters(experiments() / f"{job.notebook}.ipynb", job.parameters)
-    keyed = [(job, job_key(job)) for job in jobs]
-    left = [(job, key) for job, key in keyed if not is_done(job.out, key)]
+    left = jobs_left(jobs)
     for job, _ in left:
         job.out.parent.mkdir(parents=True, exist_ok=True)
     ended = ended_jobs(left, workers, job_context(), timeout)
-    done = len(keyed) - len(left)
-    with tqdm(total=len(keyed), initial=done, desc=title, unit="notebook") as bar, closing(ended):
+    done = len(jobs) - len(left)
+    with tqdm(total=len(jobs), initial=done, desc=title, unit="notebook") as bar, closing(ended):
         try:
             return reported(ended, bar, fail_fast)
         except KeyboardInterrupt:

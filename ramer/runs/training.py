@@ -12,7 +12,7 @@ import hashlib
 import json
 import numpy as np
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -69,9 +69,9 @@ def stage1_key(config: Config, train: Clips, dev: Clips) -> str:
 
 
 @contextmanager
-def keeping_stage1(folder: Path | str) -> Iterator[None]:
-    "In this block each stage 1 is read from a folder, or trained and kept there."
-    token = KEPT_IN.set(Path(folder))
+def keeping_stage1(root: Path | str) -> Iterator[None]:
+    "In this block each stage 1 is read from below a runs folder, or trained and kept there."
+    token = KEPT_IN.set(Path(root) / STAGES)
     try:
         yield
     finally:
@@ -122,11 +122,12 @@ def kept_stage1(config: Config, train: Clips, dev: Clips) -> Stage1:
 
 def read_or_train(folder: Path, config: Config, train: Clips, dev: Clips) -> Stage1:
     "The Stage1 in a folder; trained and saved there if there is none, or a damaged one."
-    with suppress(FileNotFoundError):
-        try:
-            return load_stage1(folder, train)
-        except ValueError as error:
-            log.warning("%s; it is trained anew", error)
+    try:
+        return load_stage1(folder, train)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        log.warning("%s; it is trained anew", error)
     stage1 = pretrain(train, dev, config)
     save_stage1(stage1, folder)
     return stage1
@@ -269,7 +270,7 @@ def train_runs(configs: Sequence[Config], root: Path | str) -> list[Path]:
     """
     protocols = protocols_of(configs)
     shared: dict[Any, Any] = {}
-    with keeping_stage1(Path(root) / STAGES):
+    with keeping_stage1(root):
         for config in configs:
             train_run(config, protocols[split_key(config)], root, shared)
     return [run_folder(config, root) for config in configs]

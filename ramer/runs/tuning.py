@@ -39,7 +39,7 @@ from ..methods.gated import GatedRetrieval
 from ..methods.rag import Ramer
 from ..methods.registry import METHODS, configure
 from .folders import read_kept, record
-from .training import STAGES, dev_score, fit_shared, keeping_stage1
+from .training import dev_score, fit_shared, keeping_stage1
 
 # %% ../../nbs/runs/38_tuning.ipynb #886f0f06
 Change = dict[str, float]  # {field of the config: the value that a trial gives it}
@@ -201,7 +201,7 @@ def tune_runs(
     tried = [(method, trial) for method in deciding(methods) for trial in trials_of(method)]
     trials: list[dict[str, Any]] = []
     tuned = dict.fromkeys(tuning_fold(known, fold) for fold in folds)
-    with keeping_stage1(Path(root) / STAGES):
+    with keeping_stage1(root):
         for fold in tuned:
             clips = TuningClips.of(known, fold)
             for method, trial in tried:

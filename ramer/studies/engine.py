@@ -56,7 +56,7 @@ from ramer.runs.results import (
     read_lines,
     write_lines,
 )
-from ..runs.training import STAGES, fit_shared, keeping_stage1, training_record
+from ..runs.training import fit_shared, keeping_stage1, training_record
 from .corruption import spoiled
 
 # %% ../../nbs/studies/55_engine.ipynb #071f2f61
@@ -432,7 +432,7 @@ def study_run(
     if study.select_clips:
         context = study.select_clips(context)
     names = [choose("arm", arm, study.arms) for arm in arms or study.arms]
-    with keeping_stage1(Path(root) / STAGES):
+    with keeping_stage1(root):
         return run_arms(study, context, names)
 
 # %% ../../nbs/studies/55_engine.ipynb #50352b3a
