@@ -1,5 +1,7 @@
 """Every library notebook runs from top to bottom; a failure shows the cell and its traceback."""
 
+import logging
+
 import pytest
 from house import PATHS, ROOT
 
@@ -13,6 +15,17 @@ def skipped_flags(request):
     return set(get_config(path=ROOT).tst_flags.split())
 
 
+@pytest.fixture
+def own_logging():
+    "What a notebook sets on ramer's logger ends with it: the next one of this process is as new."
+    logger = logging.getLogger("ramer")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_notebook_runs(path, request, monkeypatch):
     monkeypatch.setenv("IN_TEST", "1")
