@@ -32,7 +32,7 @@ from ramer.runs.jobs import (
     tune_jobs,
 )
 from ..runs.results import read_lines
-from ..runs.sweep import ONE_THREAD, jobs_left, run_jobs
+from ..runs.sweep import Engine, ONE_THREAD, jobs_left, run_jobs
 from ..runs.tuning import collect_tuning
 from ..studies.leaks import collect_leaks, write_leaks
 from ..studies.registry import STUDIES
@@ -54,6 +54,7 @@ class Destination:
     runs: run folders and executed notebooks. publish: write into the clone's results and README.
     workers: notebooks at a time. changes: fields of every config that differ from the defaults.
     say: what is done with a plan before it is run. fail_fast: end at the first error.
+    engine: executes notebooks elsewhere, as `run_jobs` says.
     """
 
     runs: Path
@@ -62,6 +63,7 @@ class Destination:
     changes: Mapping = field(default_factory=dict)
     say: Callable[[str], None] = log.info
     fail_fast: bool = False
+    engine: Engine | None = None
 
     @property
     def results(self) -> Path:
@@ -84,7 +86,8 @@ class Destination:
         """
         os.environ.update(ONE_THREAD)
         at_a_time = workers or self.workers
-        failed = run_jobs(jobs, at_a_time, title, fail_fast=self.fail_fast)
+        ends, engine = self.fail_fast, self.engine
+        failed = run_jobs(jobs, at_a_time, title, fail_fast=ends, engine=engine)
         if failed:
             where = self.runs / "notebooks"
             raise RuntimeError(
