@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from ..data.datasets import load_dataset, protocol_name
 from ..evaluation.protocol import Protocol
 from ..methods.config import Config
-from .provenance import code_hash
+from .provenance import code_of
 
 # %% ../../nbs/runs/36_folders.ipynb #fbc2f477
 log = logging.getLogger("ramer")
@@ -47,7 +47,7 @@ def run_folder(config: Config, root: Path | str) -> Path:
 
 def record(config: Config, data_hash: str) -> dict[str, Any]:
     "What a run folder's config.json must hold for the run to be reused."
-    return {"config": asdict(config), "data_hash": data_hash, "code": code_hash()}
+    return {"config": asdict(config), "data_hash": data_hash, "code": code_of(config.method)}
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
