@@ -212,16 +212,19 @@ class OwnMethod(NamedTuple):
     value: str
 
     def load(self) -> Any:
-        "What the value names. Raises ImportError or AttributeError if nothing is there."
+        "What the value names. Raises ImportError, OSError or AttributeError if nothing is there."
         source, _, name = self.value.rpartition(":")
         if source.endswith(".py"):
-            return getattr(module_in(source), name)
+            return getattr(module_in(source, Path(source).stat().st_mtime_ns), name)
         return EntryPoint(self.name, self.value, ENTRY_POINTS).load()
 
 
 @cache
-def module_in(path: str) -> ModuleType:
-    "The module that a Python file holds, run once. Raises FileNotFoundError without the file."
+def module_in(path: str, changed: int) -> ModuleType:
+    """The module that a Python file holds, run once for each time when it was changed.
+
+    Raises whatever running it raises.
+    """
     name = f"ramer_own_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
     spec = spec_from_file_location(name, path)
     assert spec and spec.loader  # as for any file that ends with .py
@@ -241,7 +244,8 @@ def plugged_class(point: EntryPoint | OwnMethod) -> type[Method]:
     kind = point.load()
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise ValueError(f"{point.value} is {kind!r}, expected a subclass of ramer.Method")
-    if point.name in METHODS and METHODS[point.name][0] is not kind:
+    held, _ = METHODS.get(point.name, (kind, {}))
+    if (held.__module__, held.__qualname__) != (kind.__module__, kind.__qualname__):
         raise ValueError("ramer has a method of this name; choose another")
     return kind
 

@@ -26,6 +26,13 @@ class Job:
     out: Path
     parameters: dict
 
+    @property
+    def name(self) -> str:
+        "Its file below the folder of notebooks, such as gaussian/train-0-seed0-fold1."
+        parts = self.out.with_suffix("").parts
+        below = len(parts) - parts[::-1].index("notebooks") if "notebooks" in parts else -1
+        return "/".join(parts[below:])
+
 
 def common_parameters(part: Part, runs: Path, changes: Mapping) -> dict:
     "What every job of a part gets: its data set and methods, changed fields, the runs folder."

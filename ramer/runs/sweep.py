@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'COPIED', 'LAST_SECONDS', 'Engine', 'experiments', 'check_parameters', 'cells_of', 'package_hash',
-           'job_key', 'jobs_left', 'is_done', 'imported_by', 'job_context', 'end_with_parent', 'be_kernel', 'print_to',
-           'WaitingKernel', 'manager_of', 'error_of', 'log_to', 'execute', 'sign', 'work', 'Running', 'ended_jobs',
-           'run_jobs', 'reported']
+           'hash_of_file', 'own_files', 'job_key', 'jobs_left', 'is_done', 'imported_by', 'job_context',
+           'end_with_parent', 'be_kernel', 'print_to', 'WaitingKernel', 'manager_of', 'error_of', 'log_to', 'execute',
+           'sign', 'work', 'Running', 'ended_jobs', 'Failed', 'error_file', 'run_jobs', 'reported']
 
 # %% ../../nbs/runs/44_sweep.ipynb #38b750af
 import ast
@@ -26,8 +26,12 @@ from typing import Any, NamedTuple
 
 import ramer
 from ..conditions import choose
-from ..data.datasets import data_root
+from ..data.datasets import data_root, user_folders
+from ..io import write_text
+from ..methods.registry import METHODS, listed_methods, plug_in
 from .jobs import Job
+from .provenance import source_of
+from .tuning import TUNED_AS
 
 # %% ../../nbs/runs/44_sweep.ipynb #49bd2fcf
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -69,10 +73,33 @@ def package_hash() -> str:
     return hashlib.sha256(b"".join(code)).hexdigest()
 
 
+@cache
+def hash_of_file(path: Path, size: int, changed: int) -> str:
+    "The SHA-256 of a file that has this size, in bytes, and was changed then, in nanoseconds."
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def own_files(job: Job) -> list[Path]:
+    "The files that a job reads of one's own data sets and methods, and of what trials chose."
+    given = job.parameters
+    datasets = dict.fromkeys([*given.get("datasets", ()), given.get("dataset", "")])
+    folders = user_folders()
+    files = [file for name in datasets if name in folders for file in folders[name].rglob("*")]
+    sources = [source_of(method) for method in given.get("methods", ()) if method in METHODS]
+    files += [source for source in sources if source]
+    if "tuning" in given:
+        named = {name for dataset in datasets for name in (dataset, TUNED_AS.get(dataset, dataset))}
+        files += [Path(given["tuning"], f"{name}.csv") for name in named]
+    return sorted(file for file in files if file.is_file())
+
+
 def job_key(job: Job) -> str:
-    "A hash of everything that decides an executed notebook: cells, parameters, the package's code."
+    "A hash of all that decides an executed notebook: cells, parameters, code, files of one's own."
     cells = cells_of(experiments() / f"{job.notebook}.ipynb")
-    text = json.dumps([cells, job.parameters, package_hash()], sort_keys=True)
+    states = [(file, file.stat()) for file in own_files(job)]
+    read = [hash_of_file(file, state.st_size, state.st_mtime_ns) for file, state in states]
+    text = json.dumps([cells, job.parameters, package_hash(), read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -301,6 +328,7 @@ def work(job: Job, key: str, timeout: int, environment: dict[str, str], tells: A
     """
     os.environ.clear()
     os.environ.update(environment)
+    plug_in(listed_methods())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     kernel = WaitingKernel() if COPIED else None
     end_with_parent()
@@ -366,6 +394,18 @@ def ended_jobs(
 Engine = Callable[..., Generator[tuple[Job, str], None, None]]  # called and ended as `ended_jobs`
 
 
+class Failed(NamedTuple):
+    "A job that failed, and why, in one line."
+
+    job: Job
+    error: str
+
+
+def error_file(job: Job) -> Path:
+    "Where the error of a job stays until it ends well."
+    return job.out.with_suffix(".error")
+
+
 def run_jobs(
     jobs: Sequence[Job],
     workers: int,
@@ -373,8 +413,8 @@ def run_jobs(
     timeout: int = 3600,
     fail_fast: bool = False,
     engine: Engine | None = None,
-) -> int:
-    """Execute jobs with a progress bar; returns how many failed.
+) -> list[Failed]:
+    """Execute jobs with a progress bar; returns those that failed.
 
     Jobs that are done are skipped. timeout: seconds for a cell. fail_fast: end at the first error.
     engine: executes them elsewhere than in processes of this machine, with the workers it has.
@@ -399,14 +439,17 @@ def run_jobs(
             os._exit(130)
 
 
-def reported(ended: Iterable[tuple[Job, str]], bar: Any, fail_fast: bool) -> int:
-    "How many jobs failed; moves the bar, and writes each error above it."
-    failed = 0
+def reported(ended: Iterable[tuple[Job, str]], bar: Any, fail_fast: bool) -> list[Failed]:
+    "The jobs that failed; moves the bar, writes each error above it and into its file."
+    failed: list[Failed] = []
     for job, error in ended:
         bar.update()
-        if error:
-            failed += 1
-            bar.write(f"{job.out}: {error}")
-        if error and fail_fast:
+        if not error:
+            error_file(job).unlink(missing_ok=True)
+            continue
+        failed.append(Failed(job, error))
+        bar.write(f"{job.name}: {error}")
+        write_text(error_file(job), error)
+        if fail_fast:
             break
     return failed
