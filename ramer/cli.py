@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
-           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'AllChanges',
-           'Publish', 'Datasets', 'Methods', 'Seeds', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command',
-           'result_row', 'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary',
-           'inspect_data', 'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose',
-           'described', 'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study',
-           'extra_of', 'main']
+           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
+           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'USERS_ERRORS', 'say_version', 'set_variable',
+           'ramer_command', 'result_row', 'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims',
+           'listing', 'summary', 'inspect_data', 'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data',
+           'stored_in', 'diagnose', 'described', 'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage',
+           'sweep_grid', 'study', 'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -452,6 +452,9 @@ def salvage(folder: StoreFolder, target: NewFolder) -> None:
 GRID = "quick, default, leaks or publish"
 JSON_CHANGES = "JSON: fields of every config that differ from the defaults"
 Workers = Annotated[int, typer.Option(help="notebooks at a time")]
+Timeout = Annotated[
+    int, typer.Option(min=1, help="seconds after which a cell of a notebook is ended")
+]
 AllChanges = Annotated[str, typer.Option("--set", help=JSON_CHANGES)]
 Publish = Annotated[
     bool, typer.Option("--publish", help="write into the clone's results/ and README")
@@ -474,15 +477,18 @@ def sweep_grid(
     publish: Publish = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be run")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="end at the first error")] = False,
+    timeout: Timeout = 3600,
 ) -> None:
     """Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones.
 
-    The plan comes first. Stopped, the same command runs what is left.
+    The plan comes first. Stopped, the same command runs what is left. Exit code 1 if a notebook
+    failed; the others are done all the same.
     """
     from ramer.report.publishing import Destination, sweep
 
     say = partial(typer.echo, err=True)
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say, fail_fast)
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
     typer.echo(sweep(grid, to, dataset, method, seed, tune, dry_run))
 
 
@@ -505,7 +511,7 @@ def study(
         typer.echo(answer)
 
 # %% ../nbs/82_cli.ipynb #a4a7c519
-USERS_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, RuntimeError)
+USERS_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
 def extra_of(module: str | None) -> str | None:
@@ -525,4 +531,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except USERS_ERRORS as error:
         typer.echo(f"ramer: {error}", err=True)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))
