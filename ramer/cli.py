@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
-           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'AllChanges',
-           'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry', 'FailFast',
-           'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
+           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
+           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry',
+           'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
            'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
            'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
            'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study', 'extra_of', 'main']
@@ -452,6 +452,9 @@ def salvage(folder: StoreFolder, target: NewFolder) -> None:
 GRID = "quick, default, leaks or publish, or a .yaml file that says what is swept"
 JSON_CHANGES = "JSON: fields of every config that differ from the defaults"
 Workers = Annotated[int, typer.Option(help="notebooks at a time")]
+Timeout = Annotated[
+    int, typer.Option(min=1, help="seconds after which a cell of a notebook is ended")
+]
 AllChanges = Annotated[str, typer.Option("--set", help=JSON_CHANGES)]
 Publish = Annotated[
     bool, typer.Option("--publish", help="write into the clone's results/ and README")
@@ -479,6 +482,7 @@ def sweep_grid(
     runs: Runs = Path("runs"),
     workers: Workers = 2,
     changes: AllChanges = "{}",
+    timeout: Timeout = 3600,
     publish: Publish = False,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
@@ -491,7 +495,8 @@ def sweep_grid(
     from ramer.report.publishing import Destination, Wanted, sweep
 
     say = partial(typer.echo, err=True)
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say, fail_fast)
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
     typer.echo(sweep(grid, to, wanted))
 
@@ -515,7 +520,7 @@ def study(
         typer.echo(answer)
 
 # %% ../nbs/82_cli.ipynb #a4a7c519
-USERS_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, RuntimeError)
+USERS_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
 def extra_of(module: str | None) -> str | None:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'clone_folder', 'Destination', 'NotebooksFailed', 'past_seconds',
            'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables', 'make_leak_tables',
-           'sweep_jobs', 'Wanted', 'sweep', 'sweep_parts', 'reported_tables', 'studied_sets', 'run_study',
-           'run_studies']
+           'sweep_jobs', 'waiting_for', 'run_stages', 'Wanted', 'sweep', 'sweep_parts', 'reported_tables',
+           'studied_sets', 'run_study', 'run_studies']
 
 # %% ../../nbs/report/67_publishing.ipynb #a2408c21
 import json
@@ -36,7 +36,7 @@ from ramer.runs.jobs import (
 )
 from ..runs.results import read_lines
 from ..runs.sweep import Engine, Failed, ONE_THREAD, error_file, jobs_left, run_jobs
-from ..runs.tuning import collect_tuning
+from ..runs.tuning import TUNED_AS, collect_tuning
 from ..studies.leaks import collect_leaks, write_leaks
 from ..studies.registry import STUDIES
 from ..studies.text import write_page
@@ -57,7 +57,7 @@ class Destination:
     runs: run folders and executed notebooks. publish: write into the clone's results and README.
     workers: notebooks at a time. changes: fields of every config that differ from the defaults.
     say: what is done with a plan before it is run. fail_fast: end at the first error.
-    engine: executes notebooks elsewhere, as `run_jobs` says.
+    engine: executes notebooks elsewhere, as `run_jobs` says. timeout: seconds for a cell of one.
     """
 
     runs: Path
@@ -67,6 +67,7 @@ class Destination:
     say: Callable[[str], None] = log.info
     fail_fast: bool = False
     engine: Engine | None = None
+    timeout: int = 3600
 
     @property
     def results(self) -> Path:
@@ -90,13 +91,13 @@ class Destination:
     def run(self, jobs: Sequence[Job], title: str, workers: int | None = None) -> list[Failed]:
         "Execute jobs, each with one thread; returns those that failed. The others are kept."
         os.environ.update(ONE_THREAD)
-        ends, engine = self.fail_fast, self.engine
-        return run_jobs(jobs, workers or self.workers, title, fail_fast=ends, engine=engine)
+        at_a_time = workers or self.workers
+        return run_jobs(jobs, at_a_time, title, self.timeout, self.fail_fast, self.engine)
 
     def run_alone(self, job: Job, title: str) -> None:
         "Execute one job on this machine. Raises NotebooksFailed if it failed."
         os.environ.update(ONE_THREAD)
-        failed = run_jobs([job], 1, title)
+        failed = run_jobs([job], 1, title, self.timeout)
         if failed:
             raise NotebooksFailed(failed, self.notebooks)
 
@@ -173,7 +174,8 @@ def plan_text(table: pd.DataFrame) -> str:
     "A plan as text, and its sums in one line."
     left = int((table.notebooks - table.done).sum())
     minutes = table.minutes.sum()
-    shown = table.assign(minutes=table.minutes.map("{:.0f}".format, na_action="ignore").fillna(""))
+    known = table.minutes.map("{:.0f}".format, na_action="ignore")
+    shown = table.assign(minutes=known.astype(object).fillna(""))
     last = f"{left} of {table.notebooks.sum()} notebooks are to be run"
     trained = f", at most {minutes:.0f} minutes of training as far as past runs say"
     return f"{shown.to_string(index=False)}\n{last}{trained if minutes else ''}"
@@ -189,8 +191,7 @@ def make_tables(to: Destination, whole: bool) -> str:
     out = to.notebooks / "tables.ipynb"
     folders = {"runs": to.runs, "results": to.results, "committed": to.committed}
     parameters = {name: str(path) for name, path in folders.items()} | {"publish": to.publish}
-    out.unlink(missing_ok=True)
-    to.run_alone(Job("tables", out, parameters), "tables")
+    to.run_alone(Job("tables", out, parameters, always=True), "tables")
     if to.publish:
         write_leaks(to.results)  # what choosing on test is worth comes from these lines
         write_front(to.results, clone_folder() / "README.md")
@@ -216,6 +217,27 @@ def sweep_jobs(
         return staged | {"leaks": leak_jobs(parts, to.runs, to.changes)}
     given = parts, to.runs, to.changes, to.choices(tuned_first)
     return staged | {"train": train_jobs(*given), "conditions": condition_jobs(*given)}
+
+# %% ../../nbs/report/67_publishing.ipynb #98d7fd77
+def waiting_for(dataset: str) -> set[str]:
+    "A data set, and those that take what its trials chose."
+    return {dataset, *(name for name, other in TUNED_AS.items() if other == dataset)}
+
+
+def run_stages(staged: Mapping[str, Sequence[Job]], to: Destination) -> list[Failed]:
+    "Run the jobs of each stage, without the data sets of which one failed; returns what failed."
+    failed: list[Failed] = []
+    left_out: set[str] = set()
+    for title, jobs in staged.items():
+        failed += to.run([job for job in jobs if job.parameters["dataset"] not in left_out], title)
+        if failed and to.fail_fast:
+            break
+        for job, _ in failed:
+            dataset = job.parameters["dataset"]
+            left_out |= waiting_for(dataset) if title == "tune" else {dataset}
+        if title == "tune":
+            collect_tuning(to.runs, to.choices(tuned_first=True))
+    return failed
 
 # %% ../../nbs/report/67_publishing.ipynb #3ad2c80d
 @dataclass(frozen=True)
@@ -276,14 +298,7 @@ def sweep_parts(grid: str, parts: Sequence[Part], to: Destination, wanted: Wante
     if wanted.dry_run:
         return planned
     to.say(planned)
-    failed: list[Failed] = []
-    for title, jobs in staged.items():
-        failed += to.run(jobs, title)
-        if failed and to.fail_fast:
-            break
-        if title == "tune":
-            collect_tuning(to.runs, to.choices(tuned_first=True))
-    return reported_tables(grid, to, failed, whole=wanted.is_all)
+    return reported_tables(grid, to, run_stages(staged, to), whole=wanted.is_all)
 
 
 def reported_tables(grid: str, to: Destination, failed: Sequence[Failed], whole: bool) -> str:
@@ -329,7 +344,6 @@ def run_study(
     else:
         looked = ", ".join(datasets or STUDIED)
         return f"{name}: none of {looked} has what it needs, so nothing was run"
-    last.out.unlink(missing_ok=True)
     failed = to.run(parts, name)
     if failed:
         raise NotebooksFailed(failed, to.notebooks)
@@ -346,14 +360,23 @@ def run_studies(
 ) -> list[str]:
     """Run studies, all by default, then write the page of all; returns their answers.
 
-    Raises ValueError for an unknown study or data set, with the nearest name, before anything runs.
+    Raises ValueError for an unknown study or data set, with the nearest name, before anything runs;
+    NotebooksFailed if a notebook failed, when the other studies are done.
     """
     known = [*STUDIES, RESOURCES]
     chosen = [choose("study", name, known) for name in names or known]
     for dataset in datasets:
         choose("data set", dataset, available_datasets())
-    answers = [run_study(name, to, datasets, folds, seeds) for name in chosen]
+    answers: list[str] = []
+    failed: list[Failed] = []
+    for name in chosen:
+        try:
+            answers.append(run_study(name, to, datasets, folds, seeds))
+        except NotebooksFailed as error:
+            failed += error.failed
     write_page(to.results, STUDIES)
     if to.publish:
         write_front(to.results, clone_folder() / "README.md")
+    if failed:
+        raise NotebooksFailed(failed, to.notebooks)
     return answers
