@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
-           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'AllChanges',
-           'Publish', 'Datasets', 'Methods', 'Seeds', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command',
-           'result_row', 'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary',
-           'inspect_data', 'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose',
-           'described', 'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study',
-           'extra_of', 'main']
+           'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
+           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry',
+           'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
+           'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
+           'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
+           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study', 'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -449,9 +449,12 @@ def salvage(folder: StoreFolder, target: NewFolder) -> None:
     typer.echo(f"the snapshot and {made} changes are saved in {target}", err=True)
 
 # %% ../nbs/82_cli.ipynb #32b7e60a
-GRID = "quick, default, leaks or publish"
+GRID = "quick, default, leaks or publish, or a .yaml file that says what is swept"
 JSON_CHANGES = "JSON: fields of every config that differ from the defaults"
 Workers = Annotated[int, typer.Option(help="notebooks at a time")]
+Timeout = Annotated[
+    int, typer.Option(min=1, help="seconds after which a cell of a notebook is ended")
+]
 AllChanges = Annotated[str, typer.Option("--set", help=JSON_CHANGES)]
 Publish = Annotated[
     bool, typer.Option("--publish", help="write into the clone's results/ and README")
@@ -459,6 +462,12 @@ Publish = Annotated[
 Datasets = Annotated[list[str], typer.Option("--dataset", help="only this data set; repeatable")]
 Methods = Annotated[list[str], typer.Option("--method", help="only this method; repeatable")]
 Seeds = Annotated[list[str], typer.Option("--seed", help="only this seed; repeatable")]
+NAMED = "only notebooks of this name, such as 'gaussian/train-*'; repeatable"
+Notebooks = Annotated[list[str], typer.Option("--only", help=NAMED)]
+Tune = Annotated[bool, typer.Option("--tune", help="first try every method's values")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be run")]
+Retry = Annotated[bool, typer.Option("--retry", help="only what failed before")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="end at the first error")]
 
 
 @app.command("sweep")
@@ -467,23 +476,29 @@ def sweep_grid(
     dataset: Datasets = [],  # noqa: B006
     method: Methods = [],  # noqa: B006
     seed: Seeds = [],  # noqa: B006
-    tune: Annotated[bool, typer.Option("--tune", help="first try every method's values")] = False,
+    only: Notebooks = [],  # noqa: B006
+    retry: Retry = False,
+    tune: Tune = False,
     runs: Runs = Path("runs"),
     workers: Workers = 2,
     changes: AllChanges = "{}",
+    timeout: Timeout = 3600,
     publish: Publish = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be run")] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="end at the first error")] = False,
+    dry_run: DryRun = False,
+    fail_fast: FailFast = False,
 ) -> None:
     """Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones.
 
-    The plan comes first. Stopped, the same command runs what is left.
+    The plan comes first. Stopped, the same command runs what is left. What fails does not stop the
+    rest; exit code 1 if anything failed.
     """
-    from ramer.report.publishing import Destination, sweep
+    from ramer.report.publishing import Destination, Wanted, sweep
 
     say = partial(typer.echo, err=True)
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes), say, fail_fast)
-    typer.echo(sweep(grid, to, dataset, method, seed, tune, dry_run))
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
+    wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
+    typer.echo(sweep(grid, to, wanted))
 
 
 @app.command("study")
@@ -505,7 +520,7 @@ def study(
         typer.echo(answer)
 
 # %% ../nbs/82_cli.ipynb #a4a7c519
-USERS_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ConnectionError, RuntimeError)
+USERS_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
 def extra_of(module: str | None) -> str | None:
@@ -514,7 +529,11 @@ def extra_of(module: str | None) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    "Run the command line; bad input and an extra that is not installed become one line and code 2."
+    """Run the command line.
+
+    Bad input and an extra that is not installed become one line and exit code 2; work that failed
+    says what did, with exit code 1.
+    """
     try:
         app(args=arguments, prog_name="ramer")
     except ModuleNotFoundError as error:
@@ -525,4 +544,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except USERS_ERRORS as error:
         typer.echo(f"ramer: {error}", err=True)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))

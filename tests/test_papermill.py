@@ -227,9 +227,11 @@ def test_at_the_first_error_the_others_are_ended_if_asked(monkeypatch, tmp_path)
     monkeypatch.setattr("ramer.runs.sweep.work", goes_wrong)
     monkeypatch.setattr("ramer.runs.sweep.job_context", lambda: get_context("fork"))
     jobs = [Job("train", tmp_path / f"{seed}.ipynb", {"seeds": [seed]}) for seed in range(4)]
-    assert run_jobs(jobs, 2, "train", fail_fast=True) == 1
+    (failed,) = run_jobs(jobs, 2, "train", fail_fast=True)
+    assert failed == (jobs[0], "went wrong")
     assert not active_children()
-    assert {path.name for path in tmp_path.iterdir()} <= {"0.ipynb", "1.ipynb"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"0.ipynb", "0.error", "1.ipynb"}
+    assert (tmp_path / "0.error").read_text() == "went wrong"
 
 
 def test_there_is_a_notebook_for_each_study():
@@ -245,7 +247,7 @@ def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
 
     job = resources_job(tmp_path / "runs", tmp_path)
     job.parameters.update(sizes=[100, 200], methods=["ramer", "ramer-gated"], repeats=1, epochs=1)
-    assert run_jobs([job], 1, "resources") == 0
+    assert not run_jobs([job], 1, "resources")
     folder = tmp_path / "studies" / "resources"
     table = pd.read_csv(folder / "table.csv")
     stages = {method: list(dict.fromkeys(rows.stage)) for method, rows in table.groupby("method")}

@@ -8,11 +8,12 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'CREMA_D_LICENCE', 'CREMA_D_NOTE', 'CREMA_D_PROVENANCE', 'STRESSID_FILE', 'STRESSID_PROTOCOL',
            'STRESSID_LICENCE', 'STRESSID_NOTE', 'STRESSID_PROVENANCE', 'TWITTER_FILE', 'TWITTER_PROTOCOL',
            'TWITTER_LICENCE', 'TWITTER_NOTE', 'TWITTER_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
-           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'DATASETS', 'data_root', 'read_npz', 'ravdess_traits',
-           'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi',
-           'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines',
-           'posted_again', 'load_twitter', 'RealSet', 'user_folders', 'check_splits', 'folder_protocol', 'folder_note',
-           'folder_dataset', 'named_folder', 'load_dataset', 'protocol_name', 'available_datasets']
+           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'OWN_FOLDERS', 'TABLES', 'DATASETS', 'data_root',
+           'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames',
+           'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid',
+           'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter', 'RealSet', 'listed_folders',
+           'user_folders', 'check_splits', 'folder_protocol', 'folder_note', 'folder_dataset', 'named_folder',
+           'load_dataset', 'protocol_name', 'available_datasets']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
@@ -407,14 +408,36 @@ DEV_SPLITS = ("dev", "val", "valid", "validation")
 UNUSED_SPLIT = "unused"
 
 
+OWN_FOLDERS = "RAMER_FOLDERS"
+TABLES = ("clips.csv", "clips.parquet")
+
+
+def listed_folders() -> dict[str, Path]:
+    """{name: path} of the folders that `$RAMER_FOLDERS` lists, as `$PATH` lists its own.
+
+    Raises ValueError for a name that ramer or another of them has, FileNotFoundError for a folder
+    without a table of clips.
+    """
+    listed = [Path(path) for path in os.environ.get(OWN_FOLDERS, "").split(os.pathsep) if path]
+    folders: dict[str, Path] = {}
+    for folder in listed:
+        if folder.name in (*WORLDS, *REAL, *folders):
+            raise ValueError(f"{folder}: another data set has this name; rename the folder")
+        if not any((folder / table).exists() for table in TABLES):
+            raise FileNotFoundError(f"{folder} has no table of clips, {' or '.join(TABLES)}")
+        folders[folder.name] = folder
+    return folders
+
+
 def user_folders() -> dict[str, Path]:
-    "{name: path} of the folders below the data root that hold a table of clips."
+    """{name: path} of the folders that hold a table of clips.
+
+    They lie below the data root, or are `listed_folders`.
+    """
     root = data_root()
-    if not root.is_dir():
-        return {}
-    tables = [*root.glob("*/clips.csv"), *root.glob("*/clips.parquet")]
+    tables = [path for table in TABLES for path in root.glob(f"*/{table}")]
     folders = sorted(set(table.parent for table in tables))
-    return {folder.name: folder for folder in folders}
+    return {folder.name: folder for folder in folders} | listed_folders()
 
 
 def check_splits(folder: Path, split: np.ndarray) -> None:
@@ -513,7 +536,7 @@ def named_folder(name: str) -> Path | None:
 
 
 def load_dataset(name: str) -> Dataset:
-    """The Dataset of this name: a world, a real set, or a folder of features below the data root.
+    """The Dataset of this name: a world, a real set, or one of `user_folders`.
 
     Raises ValueError with the nearest name for an unknown one, or for a folder that cannot be
     read; FileNotFoundError if a real set's files are absent.
@@ -542,7 +565,7 @@ def protocol_name(name: str) -> str:
 def available_datasets() -> list[str]:
     """The names of the data sets that can be loaded here, by the files that are present.
 
-    First the worlds, then the real sets, then folders below the data root.
+    First the worlds, then the real sets, then `user_folders`.
     """
     real = [name for name, held in REAL.items() if held.is_here()]
     return [*WORLDS, *real, *(name for name in user_folders() if name not in DATASETS)]

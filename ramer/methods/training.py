@@ -189,11 +189,12 @@ def train_epoch(
     optimiser: torch.optim.Optimizer,
     n_clips: int,
     config: Config,
+    epoch: int = 0,
 ) -> tuple[float, float]:
     """One pass over the train clips in random order.
 
     Returns the mean loss and the mean length of the gradient before clipping.
-    Raises FloatingPointError if the loss is not finite.
+    Raises FloatingPointError if the loss is not finite; epoch: what it says then, from 0.
     """
     network.train()
     losses: list[float] = []
@@ -201,7 +202,11 @@ def train_epoch(
     for rows in torch.randperm(n_clips).split(config.batch):
         value = loss(rows)
         if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss became {value.item()}; lower learning_rate")
+            run = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
+            raise FloatingPointError(
+                f"{run}: the loss became {value.item()} in epoch {epoch} with learning_rate "
+                f"{config.learning_rate:g}; lower it"
+            )
         optimiser.zero_grad()
         value.backward()
         lengths.append(clip_gradients(network, config))
@@ -352,7 +357,8 @@ def fit(
     place = next_checkpoint()
     go_on(training, place.read())
     while not training.is_done:
-        mean_loss, length = train_epoch(network, loss, training.optimiser, n_clips, config)
+        epoch = len(training.history.score)
+        mean_loss, length = train_epoch(network, loss, training.optimiser, n_clips, config, epoch)
         network.eval()
         training.add(mean_loss, length, score())
         if place.is_due(training.is_done) and (training.is_done or generators is not None):

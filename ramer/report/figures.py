@@ -9,6 +9,7 @@ __all__ = ['DPI', 'COLORS', 'LABELS', 'COLUMNS', 'OTHER_COLOR', 'GAIN_LABEL', 'w
            'draw_gains', 'share_scale', 'gain_legend', 'draw_forest']
 
 # %% ../../nbs/report/47_figures.ipynb #629f7b8b
+import io
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from matplotlib.transforms import Bbox
 from pathlib import Path
 from typing import Any
 from ..evaluation.protocol import AS_IT_IS
+from ..io import write_bytes
 from .scores import MISSING
 from ramer.report.tables import (
     ORDER,
@@ -43,7 +45,9 @@ def write_figure(path: Path | str, figure: Figure | None) -> None:
     "Write a figure as <path>.png and close it; nothing if there is none."
     if figure is None:
         return
-    figure.savefig(f"{path}.png", dpi=DPI, metadata={"Software": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
+    write_bytes(f"{path}.png", drawn.getvalue())
     plt.close(figure)
 
 # %% ../../nbs/report/47_figures.ipynb #22df58c1

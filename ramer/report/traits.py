@@ -176,15 +176,16 @@ FREQUENCIES: dict[str, Metric] = {
 def shift_rows(results: Results, method: str, reference: str = "zero") -> list[TableRow]:
     """A method against a reference over the incomplete conditions, at each of `FREQUENCIES`.
 
-    Folds and seeds are those that both have. Raises KeyError for a method without lines under all
-    conditions.
+    Folds and seeds are those that both have. No row unless both were judged under all conditions.
     """
     folds = sorted(set(results.folds(method)) & set(results.folds(reference)))
     seeds = results.seeds(method, reference)
     rows = []
     for name, metric in FREQUENCIES.items():
-        ours = scores(results, method, folds, metric, seeds)[MISSING]
-        base = scores(results, reference, folds, metric, seeds)[MISSING]
+        both = [scores(results, each, folds, metric, seeds) for each in (method, reference)]
+        if not all(MISSING in scored for scored in both):
+            return []
+        ours, base = (scored[MISSING] for scored in both)
         estimate = Estimate.of(ours[0] - base[0], ours[1] - base[1], units_of(results, folds))
         low, high = estimate.interval()
         row: TableRow = {"dataset": results.dataset, "method": method, "frequencies": name}

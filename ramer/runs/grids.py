@@ -6,17 +6,33 @@
 __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'PUBLISHED', 'VARIANTS',
            'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'READINGS', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
            'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
-           'GRIDS', 'Part', 'every_fold', 'tested_folds', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods',
-           'methods_of', 'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only']
+           'GRIDS', 'PART_SCHEMA', 'FILE_SCHEMA', 'Part', 'every_fold', 'tested_folds', 'quick_parts', 'default_parts',
+           'leak_parts', 'own_methods', 'methods_of', 'publish_parts', 'grid_parts', 'own_parts', 'kept',
+           'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said', 'read_grid', 'from_here',
+           'own_folder']
 
 # %% ../../nbs/runs/42_grids.ipynb #77eeec87
-from collections.abc import Callable, Collection, Sequence
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from ..conditions import choose
-from ..data.datasets import available_datasets, load_dataset, user_folders
+from ramer.data.datasets import (
+    DATASETS,
+    OWN_FOLDERS,
+    available_datasets,
+    listed_folders,
+    load_dataset,
+    user_folders,
+)
+from ..methods.base import Method
 from ..methods.controls import OPPONENTS as PAIRED
-from ..methods.registry import PLUGGED_IN
+from ..methods.registry import METHODS, OWN_METHODS, PLUGGED_IN, OwnMethod
+from ..methods.registry import listed_methods, plugged_class
 from ..methods.released import RELEASED_SWITCHES
 
 # %% ../../nbs/runs/42_grids.ipynb #70a3efa8
@@ -209,3 +225,160 @@ def only(
     chosen = [part for part in parts if kept([part.dataset], datasets)]
     cut = [replace(p, methods=kept(p.methods, methods), seeds=kept(p.seeds, seeds)) for p in chosen]
     return [part for part in cut if part.methods and part.seeds]
+
+# %% ../../nbs/runs/42_grids.ipynb #e91cce6e
+@dataclass(frozen=True)
+class GridFile:
+    """What a grid file says.
+
+    folders: data sets of one's own. own_methods: {name: value of `OwnMethod`}. asked: what each
+    part says of `PART_SCHEMA`. changes: of every config. tune: whether methods try their values.
+    """
+
+    folders: tuple[Path, ...]
+    own_methods: Mapping[str, str]
+    asked: tuple[Mapping[str, Sequence], ...]
+    changes: Mapping[str, Any]
+    tune: bool
+
+    @contextmanager
+    def known(self) -> Iterator[None]:
+        """In this block its folders and methods are known, to processes that it starts, too.
+
+        Raises as `listed_folders` and `plugged_class` do.
+        """
+        folders = [*listed_folders().values(), *self.folders]
+        methods = {name: value for name, value in listed_methods()} | dict(self.own_methods)
+        listed = {
+            OWN_FOLDERS: os.pathsep.join(str(folder) for folder in dict.fromkeys(folders)),
+            OWN_METHODS: json.dumps(methods),
+        }
+        before = {name: os.environ.get(name) for name in listed}
+        plugged: dict[str, tuple[type[Method], dict[str, Any]]] = {
+            name: (plugged_class(OwnMethod(name, value)), {})
+            for name, value in self.own_methods.items()
+        }
+        os.environ.update(listed)
+        METHODS.update(plugged)
+        try:
+            listed_folders()
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({name: value} if value is not None else {})
+            for name in plugged:
+                METHODS.pop(name)
+
+    def parts(self) -> list[Part]:
+        """Its parts, within the block `known`.
+
+        Raises ValueError for an unknown data set or method, with the nearest name, or for a fold
+        that a data set does not have.
+        """
+        return [part_of(name, asked) for asked in self.asked for name in asked["datasets"]]
+
+
+def part_of(dataset: str, asked: Mapping[str, Sequence]) -> Part:
+    "The Part of one data set; raises as `GridFile.parts` does."
+    choose("data set", dataset, available_datasets())
+    for method in asked["methods"]:
+        choose("method", method, METHODS)
+    known = range(load_dataset(dataset).folds)
+    folds = asked["folds"] or tested_folds(dataset, known)
+    for fold in folds:
+        if fold not in known:
+            raise ValueError(f"{dataset} has no fold {fold!r}; it has {known[0]} to {known[-1]}")
+    seeds = tuple(asked["seeds"])
+    return Part(dataset, tuple(asked["methods"]), tuple(folds), seeds, folds_each=1)
+
+# %% ../../nbs/runs/42_grids.ipynb #20ae375e
+def list_of(kind: str) -> dict[str, Any]:
+    "The JSON schema of a list of different values."
+    values = {"type": kind, "minimum": 0} if kind == "integer" else {"type": kind}
+    return {"type": "array", "items": values, "minItems": 1, "uniqueItems": True}
+
+
+PART_SCHEMA: dict[str, Any] = {
+    "datasets": list_of("string"),
+    "methods": list_of("string"),
+    "folds": list_of("integer"),
+    "seeds": list_of("integer"),
+}
+FILE_SCHEMA: dict[str, Any] = {
+    **PART_SCHEMA,
+    "own_methods": {"type": "object", "additionalProperties": {"type": "string"}},
+    "changes": {"type": "object"},
+    "tune": {"type": "boolean"},
+    "parts": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+}
+
+
+def check_said(where: str, said: Any, schema: Mapping[str, Any]) -> None:
+    """Raise ValueError for what a schema does not allow.
+
+    where: the file, or its part. For an unknown key the error has the nearest one.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    if not isinstance(said, dict):
+        raise ValueError(f"{where} is {said!r}, expected keys with values: {', '.join(schema)}")
+    for key in said:
+        choose(f"key of {where}", str(key), schema)
+    error = best_match(Draft202012Validator({"properties": schema}).iter_errors(said))
+    if error:
+        keys = " ".join(str(key) for key in error.absolute_path)
+        raise ValueError(f"{where}, {keys}: {error.message}")
+
+
+def read_grid(path: Path | str) -> GridFile:
+    """What a grid file, in YAML, says.
+
+    Raises FileNotFoundError without the file; ValueError, with what was expected, for what is no
+    YAML, an unknown key, a value of another kind, or a part without a data set.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        said = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {reason}") from None
+    check_said(str(path), said, FILE_SCHEMA)
+    home = path.absolute().parent
+    own = {name: from_here(value, home) for name, value in said.get("own_methods", {}).items()}
+    shared = {"methods": [*CONTEST, *own], "folds": [], "seeds": [0]}
+    shared |= {key: said[key] for key in PART_SCHEMA if key in said}
+    folders: dict[Path, None] = {}
+    asked = []
+    for number, part in enumerate(said.get("parts", [{}]), start=1):
+        where = f"{path}, part {number}"
+        check_said(where, part, PART_SCHEMA)
+        if "datasets" not in shared | part:
+            raise ValueError(f"{where} has no datasets; list names, or folders from {home}")
+        found = {name: own_folder(name, home) for name in (shared | part)["datasets"]}
+        folders |= {folder: None for folder in found.values() if folder}
+        named = [folder.name if folder else name for name, folder in found.items()]
+        asked.append(shared | part | {"datasets": named})
+    changes = said.get("changes", {})
+    return GridFile(tuple(folders), own, tuple(asked), changes, said.get("tune", False))
+
+
+def from_here(value: str, home: Path) -> str:
+    "The value of an `OwnMethod`, its file from a folder."
+    return str(home / value) if ".py:" in value else value
+
+
+def own_folder(name: str, home: Path) -> Path | None:
+    """The folder that a data set of a grid file is, from the file's; None for a name.
+
+    Raises FileNotFoundError for a path that is no folder.
+    """
+    folder = (home / name).resolve()
+    if name not in DATASETS and folder.is_dir():
+        return folder
+    if Path(name).name != name:
+        raise FileNotFoundError(f"{folder} is no folder; a data set is one, or a name")
+    return None

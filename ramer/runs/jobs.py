@@ -20,11 +20,22 @@ from .tuning import TUNED_AS, deciding, tuning_fold
 # %% ../../nbs/runs/43_jobs.ipynb #9cb9c92f
 @dataclass(frozen=True)
 class Job:
-    "A notebook to be executed with parameters into a file."
+    """A notebook to be executed with parameters into a file.
+
+    always: it sums up what others left, so it is executed even if it was before.
+    """
 
     notebook: str
     out: Path
     parameters: dict
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        "Its file below the folder of notebooks, such as gaussian/train-0-seed0-fold1."
+        parts = self.out.with_suffix("").parts
+        below = len(parts) - parts[::-1].index("notebooks") if "notebooks" in parts else -1
+        return "/".join(parts[below:])
 
 
 def common_parameters(part: Part, runs: Path, changes: Mapping) -> dict:
@@ -119,10 +130,10 @@ def study_jobs(
             own = {"datasets": [dataset], "folds": [fold], "results": str(out / "parts" / stem)}
             parts.append(Job(f"studies/{name}", out / f"{stem}.ipynb", common | own))
     whole = {"datasets": list(datasets), "folds": list(folds), "results": str(results)}
-    return parts, Job(f"studies/{name}", out / "study.ipynb", common | whole)
+    return parts, Job(f"studies/{name}", out / "study.ipynb", common | whole, always=True)
 
 
 def resources_job(runs: Path, results: Path) -> Job:
     "The job of the benchmark *resources*, which is no study: other work would be timed with it."
     out = runs / "notebooks" / "studies" / "resources" / "study.ipynb"
-    return Job("studies/resources", out, {"results": str(results)})
+    return Job("studies/resources", out, {"results": str(results)}, always=True)

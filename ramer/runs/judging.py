@@ -25,7 +25,15 @@ from ..methods.rag import Ramer
 from ..methods.registry import load_method
 from ..methods.training import History
 from ..retrieval.store import Hits
-from .folders import finished, protocols_of, record, run_folder, split_key
+from ramer.runs.folders import (
+    each_run,
+    finished,
+    protocols_of,
+    read_json,
+    record,
+    run_folder,
+    split_key,
+)
 
 # %% ../../nbs/runs/39_judging.ipynb #1fd26942
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -146,17 +154,21 @@ def judge_run(
 ) -> dict[str, Any]:
     """Judge a finished run under one condition; write `<condition>.json` and return the line.
 
-    Raises FileNotFoundError if the run is not finished.
+    Raises FileNotFoundError if the run is not finished, ValueError if a file of it is damaged.
     """
     folder = run_folder(config, root)
     if not finished(folder, record(config, protocol.data_hash)):
         raise FileNotFoundError(f"{folder} is not trained; call train_runs first")
     kept = folder / f"{condition}.json"
     if kept.exists():
-        return json.loads(kept.read_text())
-    method = load_method(folder / "model")
-    facts = json.loads((folder / "config.json").read_text())
-    training = json.loads((folder / "train.json").read_text())
+        return read_json(kept, "remove it, and the run is judged anew")
+    anew = f"remove {folder}, and the run is made anew"
+    try:
+        method = load_method(folder / "model")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; or {anew}") from error
+    facts = read_json(folder / "config.json", anew)
+    training = read_json(folder / "train.json", anew)
     judged = protocol.judge(method.predict_proba, condition)
     line = result_line(
         config, condition, judged, method, protocol.name, training, facts, protocol.leaks
@@ -166,9 +178,16 @@ def judge_run(
 
 
 def judge_runs(configs: Sequence[Config], condition: str, root: Path | str) -> list[dict[str, Any]]:
-    "The lines of finished runs under one condition, in the configs' order; see `judge_run`."
+    """The lines of finished runs under one condition, in the configs' order; see `judge_run`.
+
+    One that fails does not stop the others; see `each_run` for what is raised then.
+    """
     protocols = protocols_of(configs)
-    return [judge_run(config, condition, protocols[split_key(config)], root) for config in configs]
+
+    def judge(config: Config) -> dict[str, Any]:
+        return judge_run(config, condition, protocols[split_key(config)], root)
+
+    return each_run(configs, judge)
 
 # %% ../../nbs/runs/39_judging.ipynb #5e0b9c12
 def judge_and_explain(method: Ramer, protocol: Protocol, condition: str) -> tuple[Prediction, Hits]:

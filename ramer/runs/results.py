@@ -26,6 +26,7 @@ from ..evaluation.metrics import grouped_confusions
 from ..evaluation.protocol import judged_conditions
 from ..evaluation.statistics import LEVELS
 from ..io import write_text
+from .folders import read_json
 from .judging import decode, encode
 from .tuning import TRIED_FIELDS
 
@@ -146,7 +147,7 @@ def collected_lines(root: Path | str) -> dict[tuple[str, str], list[Line]]:
     first: dict[tuple[str, str], Line] = {}
     folders = [path.parent for path in Path(root).glob("*/*/*/fold*-seed*/DONE")]
     for folder in sorted(folders):
-        ran = json.loads((folder / "config.json").read_text())
+        ran = read_json(folder / "config.json", f"remove {folder}, and the run is made anew")
         name = ran["config"]["dataset"], ran["config"]["method"]
         check_repetition(first.setdefault(name, ran), ran, folder)
         lines[name] += judged_lines(folder)
@@ -157,7 +158,7 @@ def judged_lines(folder: Path) -> list[Line]:
     "The lines of one run folder, a file for each condition."
     others = "config.json", "train.json"
     paths = [path for path in sorted(folder.glob("*.json")) if path.name not in others]
-    return [json.loads(path.read_text()) for path in paths]
+    return [read_json(path, "remove it, and the run is judged anew") for path in paths]
 
 
 def check_repetition(first: Line, other: Line, folder: Path) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOT_IN_STAGE1', 'STAGE1_FIELDS', 'STAGES', 'KEPT_IN', 'decided_by', 'stage1_key', 'keeping_stage1', 'save_stage1',
            'load_stage1', 'kept_stage1', 'read_or_train', 'shared_stage1', 'fit_shared', 'dev_confusion', 'dev_score',
-           'chance_limit', 'training_record', 'left_out', 'train_run', 'train_runs']
+           'chance_limit', 'training_record', 'left_out', 'train_run', 'make_run', 'train_runs']
 
 # %% ../../nbs/runs/37_training.ipynb #cc7dd0d7
 import hashlib
@@ -40,7 +40,16 @@ from ramer.methods.saving import (
     scaler_tensors,
 )
 from ..methods.training import History, deterministic, training_device
-from .folders import finished, log, protocols_of, record, run_folder, split_key
+from ramer.runs.folders import (
+    each_run,
+    finished,
+    held,
+    log,
+    protocols_of,
+    record,
+    run_folder,
+    split_key,
+)
 from .provenance import code_hash, commit, versions
 
 # %% ../../nbs/runs/37_training.ipynb #614032c7
@@ -243,16 +252,25 @@ def left_out(method: Method, train: Clips) -> dict[str, str]:
 def train_run(config: Config, protocol: Protocol, root: Path | str, shared: dict[Any, Any]) -> None:
     """Fit one config and save it below `root`, unless it is finished.
 
+    While another program makes the very same run, this one waits for it.
     shared: what the caller's runs have in common; see `fit_shared`.
     """
     folder = run_folder(config, root)
     wanted = record(config, protocol.data_hash)
     if finished(folder, wanted):
         return
-    method = fit_shared(config, protocol.train, protocol.dev, shared)
+    with held(folder, root):
+        if not finished(folder, wanted):
+            make_run(config, protocol, folder, shared)
+
+
+def make_run(config: Config, protocol: Protocol, folder: Path, shared: dict[Any, Any]) -> None:
+    "Fit one config and save it into a run folder; see `train_run`."
     device = str(training_device())
-    ran = wanted | {"versions": versions(), "commit": commit(), "device": device}
-    with new_folder(folder, replace_existing=True) as temporary:
+    ran = record(config, protocol.data_hash)
+    ran |= {"versions": versions(), "commit": commit(), "device": device}
+    with new_folder(folder, replace_existing=True) as temporary:  # it can be written, or all ends
+        method = fit_shared(config, protocol.train, protocol.dev, shared)
         method.save(temporary / "model")
         write_text(temporary / "config.json", json.dumps(ran, indent=1))
         training = training_record(method, protocol.dev) | left_out(method, protocol.train)
@@ -266,11 +284,15 @@ def train_runs(configs: Sequence[Config], root: Path | str) -> list[Path]:
     """Fit every config that is not finished yet, and save it below `root`.
 
     configs: of any data sets, folds and seeds. Returns the run folders, in the configs' order.
-    Raises ValueError if a finished folder holds something else.
+    One that fails does not stop the others; see `each_run` for what is raised then. Raises
+    ValueError if a finished folder holds something else, or cannot be read.
     """
     protocols = protocols_of(configs)
     shared: dict[Any, Any] = {}
+
+    def train(config: Config) -> None:
+        train_run(config, protocols[split_key(config)], root, shared)
+
     with keeping_stage1(root):
-        for config in configs:
-            train_run(config, protocols[split_key(config)], root, shared)
+        each_run(configs, train)
     return [run_folder(config, root) for config in configs]

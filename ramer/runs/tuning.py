@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'STARTS_FROM', 'Trials',
            'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold', 'TuningClips', 'trial_path',
-           'tune_run', 'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
+           'tune_run', 'made_trial', 'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for',
+           'leaves_free', 'grid']
 
 # %% ../../nbs/runs/38_tuning.ipynb #70b564ae
 import json
@@ -38,7 +39,7 @@ from ..methods.controls import Bayes, PairParts
 from ..methods.gated import GatedRetrieval
 from ..methods.rag import Ramer
 from ..methods.registry import METHODS, configure
-from .folders import read_kept, record
+from .folders import held, read_kept, record
 from .training import dev_score, fit_shared, keeping_stage1
 
 # %% ../../nbs/runs/38_tuning.ipynb #886f0f06
@@ -178,14 +179,22 @@ def tune_run(config: Config, trial: Change, clips: TuningClips, root: Path | str
     kept = read_kept(path, wanted)
     if kept:
         return kept
+    with held(path, root):
+        made = read_kept(path, wanted)  # by another program, meanwhile
+        if made is None:
+            made = wanted | made_trial(config, trial, clips)
+            write_text(path, json.dumps(made))
+    return made
+
+
+def made_trial(config: Config, trial: Change, clips: TuningClips) -> dict[str, Any]:
+    "What a trial is, its dev UA, and the seconds of its trainings."
     method = fit_shared(config, clips.train, clips.dev, clips.stage1s)
-    made = wanted | {
+    return {
         "trial": trial,
         "dev": dev_score(method, clips.dev),
         "seconds": sum(history.seconds for history in method.histories.values()),
     }
-    write_text(path, json.dumps(made))
-    return made
 
 
 def tune_runs(

@@ -1,0 +1,78 @@
+"""The README's grid file: a sweep over two data sets and a method of one's own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+OWN_CLASS = ROOT / "examples" / "ramer-nearest-centre" / "ramer_nearest_centre.py"
+SOME = ["--only", "*/train-*-fold0", "--only", "*/condition-*-l"]  # of the 52 notebooks
+
+
+@pytest.fixture
+def mine(tmp_path):
+    "A folder with what the README's grid file names, and that file."
+    from ramer.data.datasets import load_dataset
+    from ramer.data.folders import Corpus, write_folder
+
+    world, _ = load_dataset("gaussian").parts(0)
+    for name, clips in (("my-features", world[:150]), ("their-features", world[150:300])):
+        write_folder(Corpus(clips), tmp_path / name)
+    (tmp_path / "mine.py").write_text(OWN_CLASS.read_text())
+    ((grid),) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    (tmp_path / "grid.yaml").write_text(grid)
+    return tmp_path
+
+
+def sweep(folder, *arguments):
+    "What the README's command did, from another folder than the file's."
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "ramer", "sweep", "../grid.yaml", "--set", '{"epochs": 1}']
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAMER_DATA": str(folder / "elsewhere")}
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=folder / "elsewhere",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def judged(folder):
+    "{(data set, method, condition)} that the tables have."
+    table = pd.read_csv(folder / "elsewhere" / "runs" / "results" / "tables" / "conditions.csv")
+    return set(zip(table.dataset, table.method, table.condition))
+
+
+def test_a_part_of_it_runs_and_goes_on(mine):
+    planned = sweep(mine, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "34 of 34 notebooks are to be run" in planned.stdout
+    assert not (mine / "elsewhere" / "runs").exists()
+    ran = sweep(mine, *SOME)
+    assert ran.returncode == 0, ran.stderr
+    sets = ("my-features", "their-features")
+    methods = ("prior", "zero", "logistic", "ramer", "mine")
+    assert {(name, method, "l") for name in sets for method in methods} <= judged(mine)
+    again = sweep(mine, *SOME, "--dry-run")
+    assert "0 of 6 notebooks are to be run" in again.stdout
+    (mine / "mine.py").write_text(OWN_CLASS.read_text() + "\nCHANGED = True\n")
+    changed = sweep(mine, *SOME, "--dry-run")
+    assert "6 of 6 notebooks are to be run" in changed.stdout
+    refused = sweep(mine, "--only", "my-features/train-0-seed0-fold0")
+    assert refused.returncode == 1 and "other code" in refused.stderr
+    assert "--retry" in refused.stderr.splitlines()[-1]
+    assert "1 of 1 notebooks" in sweep(mine, "--retry", "--dry-run").stdout
+
+
+@pytest.mark.slow
+def test_all_of_it_runs(mine):
+    ran = sweep(mine)
+    assert ran.returncode == 0, ran.stderr
+    assert len({key for key in judged(mine) if key[2] == "missing"}) == 2 * 5
