@@ -6,10 +6,11 @@
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
            'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry',
-           'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
-           'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
-           'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
-           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study', 'extra_of', 'main']
+           'FailFast', 'AT', 'Scheduler', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row',
+           'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data',
+           'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described',
+           'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid', 'study',
+           'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ramer.data.folders import Corpus
     from ramer.retrieval.store import RetrievalStore
+    from ramer.runs.sweep import Engine
 
 # %% ../nbs/82_cli.ipynb #3b87f1df
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
@@ -468,6 +470,17 @@ Tune = Annotated[bool, typer.Option("--tune", help="first try every method's val
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be run")]
 Retry = Annotated[bool, typer.Option("--retry", help="only what failed before")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="end at the first error")]
+AT = "have the workers of this dask scheduler run them, such as tcp://10.0.0.1:8786"
+Scheduler = Annotated[str, typer.Option(metavar="ADDRESS", help=AT)]
+
+
+def engine_at(scheduler: str) -> "Engine | None":
+    "What executes notebooks: the workers of a scheduler at an address; without one, this machine."
+    if not scheduler:
+        return None
+    from ramer.runs.cluster import on_cluster
+
+    return on_cluster(scheduler)
 
 
 @app.command("sweep")
@@ -486,6 +499,7 @@ def sweep_grid(
     publish: Publish = False,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
+    scheduler: Scheduler = "",
 ) -> None:
     """Rerun a grid of methods, folds and seeds, and compare its tables with the committed ones.
 
@@ -496,7 +510,8 @@ def sweep_grid(
 
     say = partial(typer.echo, err=True)
     given = parse_changes(changes)
-    to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
+    engine = engine_at(scheduler)
+    to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, engine, timeout)
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
     typer.echo(sweep(grid, to, wanted))
 
