@@ -8,7 +8,7 @@ __all__ = ['log', 'TRAVELLING', 'COMMAND', 'ASKED_EACH', 'OF_THREAD', 'PASSED_ON
            'method_inputs', 'choice_files', 'finished_folders', 'run_inputs', 'kept_inputs', 'inputs_of', 'made_with',
            'check_same', 'execute_sent', 'execute_asked', 'Executor', 'as_sent', 'new_files', 'carry_out', 'on_worker',
            'for_workers', 'Packed', 'whole_folders', 'put_whole', 'put_file', 'put_back', 'SchedulerLost', 'asking',
-           'Sent', 'answer_of', 'Connection', 'ended_there', 'connected', 'on_cluster']
+           'Sent', 'answer_of', 'Connection', 'send_some', 'ended_there', 'connected', 'on_cluster']
 
 # %% ../../nbs/runs/80_cluster.ipynb #0c6e664d
 import hashlib
@@ -25,6 +25,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from queue import Queue
@@ -128,7 +129,7 @@ def method_inputs() -> list[Input]:
     files = [(name, path) for name, path in named if path.suffix == ".py"]
     return [Input(f"methods/{name}", path.parent, [path]) for name, path in files]
 
-
+# %% ../../nbs/runs/80_cluster.ipynb #f8a6f659
 def choice_files(parameters: Mapping[str, Any]) -> list[Path]:
     "The files of what trials chose, in the order of `read_tuning`."
     dataset = parameters["dataset"]
@@ -259,7 +260,9 @@ class Executor:
         is_wanted: says whether the job is still wanted; if not, the process ends.
         """
         error = folder / "error.txt"
-        print(folder, file=self.process.stdin, flush=True)
+        assert self.process.stdin is not None  # it is a pipe
+        self.process.stdin.write(f"{folder}\n")
+        self.process.stdin.flush()
         while not error.exists() and self.process.poll() is None:
             if not is_wanted():
                 self.end()
@@ -342,9 +345,7 @@ def for_workers() -> Callable[..., dict[str, Any]]:
     "`on_worker`, as a function that is sent with its code: a scheduler need not have ramer."
 
     def run(task: Mapping[str, Any], contents: Sequence[bytes]) -> dict[str, Any]:
-        from ramer.runs.cluster import on_worker
-
-        return on_worker(task, contents)
+        return import_module("ramer.runs.cluster").on_worker(task, contents)
 
     return run
 
@@ -503,26 +504,7 @@ class Connection:
         key = f"ramer-{packed.job.notebook}-{secrets.token_hex(8)}"
         task = packed.task(self.timeout)
         future = self.client.submit(for_workers(), task, inputs, key=key, pure=False, **where)
-        self.sent[future] = Sent(packed.job, worker, inputs, held)
-
-    def send_some(self, waiting: list[tuple[Job, str]]) -> None:
-        "Send as many as there are free threads; those that other sweeps execute come last."
-        while waiting:
-            with asking(self.client):
-                worker = self.free_worker()
-            if worker is None:
-                return
-            job, key = take_free(waiting)
-            try:
-                packed = Packed.of(job, key)
-                log_of(job).touch()
-            except (OSError, ValueError) as error:
-                self.refused.append((job, error_of(error)))
-                continue
-            held = ExitStack()
-            held.enter_context(locked(log_of(job)))
-            with asking(self.client):
-                self.send(packed, worker, held)
+        self.sent[future] = Sent(packed.job, worker, inputs, held.pop_all())
 
     def ended(self, seconds: float) -> list[tuple[Sent, dict[str, Any]]]:
         "(job, answer) of those that have ended; waits so long for one."
@@ -548,6 +530,26 @@ LOST = "the scheduler at %s is lost; %d jobs are sent again when it answers, wit
 LARGE = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # inputs are meant to travel
 
 
+def send_some(there: Connection, waiting: list[tuple[Job, str]]) -> None:
+    "Send as many as there are free threads; those that other sweeps execute come last."
+    while waiting:
+        with asking(there.client):
+            worker = there.free_worker()
+        if worker is None:
+            return
+        job, key = take_free(waiting)
+        try:
+            packed = Packed.of(job, key)
+            log_of(job).touch()
+        except (OSError, ValueError) as error:
+            there.refused.append((job, error_of(error)))
+            continue
+        with ExitStack() as held:
+            held.enter_context(locked(log_of(job)))
+            with asking(there.client):
+                there.send(packed, worker, held)
+
+
 def ended_there(
     client: Any, jobs: Iterable[tuple[Job, str]], timeout: int
 ) -> Generator[tuple[Job, str], None, None]:
@@ -565,7 +567,7 @@ def ended_there(
                     put_back(sent.job, answer["content"], answer["sha256"])
                 sent.held.close()
                 yield sent.job, answer["error"]
-            there.send_some(waiting)  # while `answers` still keep their inputs
+            send_some(there, waiting)  # while `answers` still keep their inputs
             yield from there.refused
             there.refused.clear()
             if waiting and not there.sent:
