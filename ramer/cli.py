@@ -9,7 +9,7 @@ __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 
            'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
            'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
            'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
-           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'study', 'extra_of', 'main']
+           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'report', 'study', 'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -499,6 +499,39 @@ def sweep_grid(
     to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
     typer.echo(sweep(grid, to, wanted))
+
+
+@app.command("report")
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="results; default: the clone's")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="first collect the lines of this runs folder")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing, say what is stale")
+    ] = False,
+) -> None:
+    """Write every table, figure, ledger and page from the lines of a results folder alone.
+
+    With --check, exit code 1 if a file is not what its lines give.
+    """
+    from ramer.report.publishing import clone_folder, stale_files, write_all
+    from ramer.runs.results import collect
+
+    committed = clone_folder() / "results"
+    results = folder or committed
+    readme = clone_folder() / "README.md" if results.resolve() == committed else None
+    if runs is not None and check:
+        raise ValueError("--check compares what is there; without it, --runs adds lines first")
+    if runs is not None:
+        collect(runs, results)
+    if not check:
+        write_all(results, readme)
+        return typer.echo(f"written from the lines in {results}")
+    stale = stale_files(results, readme)
+    typer.echo("\n".join(stale or [f"{results} is what its lines give"]))
+    if stale:
+        raise typer.Exit(1)
 
 
 @app.command("study")
