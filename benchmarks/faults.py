@@ -44,6 +44,7 @@ WITHIN = {  # fault within a training: (its name in `ramer_faulty`, what the lin
     "killed, as for want of memory": ("killed", "its kernel was killed"),
     "a notebook that hangs": ("hangs", "took longer than --timeout"),
 }
+KINDS = ("within", "damaged", "full", "read-only", "together", "kills")
 ENDS_NOTEBOOK = ("killed", "hangs")  # the runs after it in its notebook have to wait
 
 
@@ -384,32 +385,47 @@ def can_mount(home):
         return False
 
 
-def all_rows(sweeps, kills, seed):
-    "A row for each kind of fault."
-    for fault in WITHIN:
-        yield within_row(sweeps, fault)
-    for name in DAMAGED:
-        yield damaged_row(sweeps, name)
-    if can_mount(sweeps.home):
+def rows_of(kind, sweeps, kills, seed):
+    "The rows of one kind of faults; none where they need a file system that cannot be mounted."
+    if kind == "kills":
+        yield killed_row(sweeps, kills, seed)
+    elif kind == "together":
+        yield together_row(sweeps, 5, seed)
+    elif kind == "within":
+        for fault in WITHIN:
+            yield within_row(sweeps, fault)
+    elif kind == "damaged":
+        for name in DAMAGED:
+            yield damaged_row(sweeps, name)
+    elif not can_mount(sweeps.home):
+        print(f"{kind}: left out, since no file system can be mounted")
+    elif kind == "full":
         for share in (0.1, 0.5, 0.9):
             yield full_row(sweeps, share)
-        yield from read_only_rows(sweeps)
     else:
-        print("left out, since no file system can be mounted: a full disk, read-only folders")
-    yield together_row(sweeps, 5, seed)
-    yield killed_row(sweeps, kills, seed)
+        yield from read_only_rows(sweeps)
+
+
+def written(row, path):
+    "Write a row into the table, in the place of an earlier one about the same fault."
+    others = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(row))
+    table = pd.concat([others[others.fault != row["fault"]], pd.DataFrame([row])])
+    write_text(path, table.to_csv(index=False))
+    print(pd.DataFrame([row]).to_string(index=False, header=False), flush=True)
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=BENCH / "faults.csv")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as home:
-        table = pd.DataFrame(all_rows(Sweeps(home), asked.kills, asked.seed))
-    write_text(asked.out, table.to_csv(index=False))
-    print(table.to_string(index=False))
+        sweeps = Sweeps(home)
+        for kind in asked.kinds:
+            for row in rows_of(kind, sweeps, asked.kills, asked.seed):
+                written(row, asked.out)
 
 
 if __name__ == "__main__":

@@ -491,7 +491,7 @@ def sweep_grid(
     to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
     typer.echo(sweep(grid, to, dataset, method, seed, tune, dry_run))
 
-
+# %% ../nbs/82_cli.ipynb #73ec45cd
 @app.command("study")
 def study(
     names: Annotated[list[str] | None, typer.Argument(help="studies; default: all")] = None,

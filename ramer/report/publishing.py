@@ -92,7 +92,7 @@ class Destination:
         if failed:
             raise NotebooksFailed({title: failed}, self.runs / "notebooks")
 
-
+# %% ../../nbs/report/67_publishing.ipynb #b67a323e
 class NotebooksFailed(RuntimeError):
     """Some notebooks failed, and the others are done.
 
@@ -285,7 +285,7 @@ def run_study(
     to.run([last], f"{name}, answer", workers=1)
     return (to.results / "studies" / name / "answer.md").read_text()
 
-
+# %% ../../nbs/report/67_publishing.ipynb #3fa5ad0a
 def run_studies(
     names: Sequence[str],
     to: Destination,

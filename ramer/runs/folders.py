@@ -87,7 +87,7 @@ def check_record(path: Path, found: dict[str, Any], wanted: dict[str, Any], remo
             f"remove {remove} or choose another runs folder"
         )
 
-
+# %% ../../nbs/runs/36_folders.ipynb #d8daecf7
 def read_kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier run wrote into a JSON file; None if there is no file.
 

@@ -54,7 +54,7 @@ def files_of_runs(
     configs = [Config(dataset=part.dataset, method=m, fold=f, seed=s) for m, f, s in each]
     return tuple(run_folder(config, runs) / name for config in configs)
 
-
+# %% ../../nbs/runs/43_jobs.ipynb #5e04944b
 def train_jobs(parts: Sequence[Part], runs: Path, changes: Mapping, tuning: Path) -> list[Job]:
     "A train job for every seed and `folds_each` folds. tuning: the folder of the trials' choices."
     jobs = []

@@ -385,7 +385,7 @@ class Running(NamedTuple):
         self.process.join()
         return ended_badly(self.process.exitcode)
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #a08e0987
 def ended_badly(exit_code: int) -> str:
     "How a process ended that did not say so."
     killed = " (killed, perhaps for want of memory)" if exit_code == -9 else ""
