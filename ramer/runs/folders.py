@@ -138,7 +138,7 @@ def each_run(configs: Sequence[Config], do: Callable[[Config], Any]) -> list[Any
             log.error("%s: %s: %s", name, type(error).__name__, error)
             errors.append(error)
     if len(errors) > 1:
-        said = "; ".join(map(str, errors))
+        said = "; ".join(dict.fromkeys(map(str, errors)))  # a full disk says the same of each
         raise RuntimeError(f"{len(errors)} of {len(configs)} runs failed: {said}")
     if errors:
         raise errors[0]
