@@ -7,8 +7,8 @@ Lost are runs, lines and executed notebooks that were done and are gone or made 
 that differ at the end from those of a sweep that nothing disturbed: every line, model, table and
 figure, byte for byte, but for the columns and fields called `seconds`.
 
-Writes results/bench/faults.csv. Under an hour; as root on Linux, since it mounts file systems of
-its own (elsewhere those rows are left out): `.venv/bin/python benchmarks/faults.py`.
+Writes results/bench/faults.csv. An hour; as root on Linux, since it mounts file systems of its own
+(elsewhere those rows are left out): `make faults`, or `.venv/bin/python benchmarks/faults.py`.
 """
 
 import argparse

@@ -502,11 +502,13 @@ def study(
     workers: Workers = 2,
     changes: AllChanges = "{}",
     publish: Publish = False,
+    timeout: Timeout = 3600,
 ) -> None:
-    "Rerun studies and print their answers."
+    "Rerun studies and print their answers; exit code 1 if a notebook failed."
     from ramer.report.publishing import Destination, run_studies
 
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes))
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, timeout=timeout)
     for answer in run_studies(names or [], to, dataset, fold, seed):
         typer.echo(answer)
 
