@@ -134,9 +134,10 @@ def each_run(configs: Sequence[Config], do: Callable[[Config], Any]) -> list[Any
         try:
             given.append(do(config))
         except Exception as error:
-            name = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
-            log.error("%s: %s: %s", name, type(error).__name__, error)
             errors.append(error)
+            if len(configs) > 1:
+                run = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
+                log.error("%s: %s: %s", run, type(error).__name__, error)
     if len(errors) > 1:
         said = "; ".join(dict.fromkeys(map(str, errors)))  # a full disk says the same of each
         raise RuntimeError(f"{len(errors)} of {len(configs)} runs failed: {said}")
