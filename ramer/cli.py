@@ -500,7 +500,7 @@ def sweep_grid(
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
     typer.echo(sweep(grid, to, wanted))
 
-
+# %% ../nbs/82_cli.ipynb #5e1f0a77
 @app.command("report")
 def report(
     folder: Annotated[Path | None, typer.Argument(help="results; default: the clone's")] = None,
@@ -544,11 +544,13 @@ def study(
     workers: Workers = 2,
     changes: AllChanges = "{}",
     publish: Publish = False,
+    timeout: Timeout = 3600,
 ) -> None:
-    "Rerun studies and print their answers."
+    "Rerun studies and print their answers; exit code 1 if a notebook failed."
     from ramer.report.publishing import Destination, run_studies
 
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes))
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, timeout=timeout)
     for answer in run_studies(names or [], to, dataset, fold, seed):
         typer.echo(answer)
 

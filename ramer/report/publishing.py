@@ -106,7 +106,7 @@ class Destination:
         if failed:
             raise NotebooksFailed(failed, self.notebooks)
 
-
+# %% ../../nbs/report/67_publishing.ipynb #b67a323e
 class NotebooksFailed(RuntimeError):
     """Notebooks failed, and the rest went on. Its text lists them, and says how to repeat them.
 
@@ -355,7 +355,7 @@ def run_study(
     to.run_alone(last, f"{name}, answer")
     return (to.results / "studies" / name / "answer.md").read_text()
 
-
+# %% ../../nbs/report/67_publishing.ipynb #3fa5ad0a
 def run_studies(
     names: Sequence[str],
     to: Destination,
