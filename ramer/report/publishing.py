@@ -273,7 +273,7 @@ class Wanted:
             jobs = [job for job in jobs if any(fnmatch(job.name, p) for p in self.notebooks)]
         return [job for job in jobs if not self.retry or error_file(job).exists()]
 
-
+# %% ../../nbs/report/67_publishing.ipynb #a280b209
 def sweep(grid: str, to: Destination, wanted: Wanted = Wanted()) -> str:
     """Say the plan, and run a grid, by its name or by its file; returns what came out, as text.
 
@@ -419,7 +419,7 @@ def files_below(folder: Path) -> dict[Path, Path]:
     "{path below a folder: path} of its files."
     return {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
 
-
+# %% ../../nbs/report/67_publishing.ipynb #5c93534d
 def first_difference(one: bytes, other: bytes) -> str:
     "Where two files differ, and what they say there; of pictures, that they do."
     try:

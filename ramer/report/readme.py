@@ -233,7 +233,7 @@ def front_block(
     ]
     return "\n\n".join([FRONT_BEGIN, *sections, FRONT_END])
 
-
+# %% ../../nbs/report/66_readme.ipynb #7ea20153
 def page_blocks(
     results: Path | str,
     studies: Mapping[str, Study] = STUDIES,

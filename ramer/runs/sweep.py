@@ -103,7 +103,7 @@ def job_key(job: Job) -> str:
     text = json.dumps([cells, job.parameters, package_hash(), read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #62fc57e0
 def jobs_left(jobs: Iterable[Job]) -> list[tuple[Job, str]]:
     "(job, its key) of those that are not done, or are executed always."
     keyed = [(job, job_key(job)) for job in jobs]
@@ -500,7 +500,7 @@ def run_jobs(
             bar.write("stopped; the same command goes on from here")
             os._exit(130)
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #b22f30db
 def reported(ended: Iterable[tuple[Job, str]], bar: Any, fail_fast: bool) -> list[Failed]:
     "The jobs that failed; moves the bar, writes each error above it and into its file."
     failed: list[Failed] = []
