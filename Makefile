@@ -10,7 +10,7 @@ WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks study studies bench test lint format sync render lock clean
+.PHONY: help results publish leaks study studies bench faults test lint format sync render lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
@@ -26,6 +26,8 @@ studies: $(READY)  ## rerun all studies and the page results/studies.md would be
 bench: $(READY)  ## measure the store anew, in ratios, and print each target with what was measured (a quiet machine; an hour)
 	for name in search stages engines kept beside; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/targets.py && $(BIN)/python benchmarks/scale.py
+faults: $(READY) ## put faults into small sweeps and count what is lost, into results/bench/faults.csv (as root on Linux; an hour)
+	$(BIN)/python benchmarks/faults.py $(ARGS)
 test: lint  ## the linter, then every test (ARGS=--slow: the long ones too)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(ARGS)
 lint: $(READY)  ## ruff's rules and format, and the types of the package

@@ -9,8 +9,8 @@ __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 
            'FailFast', 'AT', 'Scheduler', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row',
            'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data',
            'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described',
-           'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid', 'study',
-           'extra_of', 'main']
+           'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid', 'report',
+           'study', 'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -515,6 +515,39 @@ def sweep_grid(
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
     typer.echo(sweep(grid, to, wanted))
 
+# %% ../nbs/82_cli.ipynb #5e1f0a77
+@app.command("report")
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="results; default: the clone's")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="first collect the lines of this runs folder")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing, say what is stale")
+    ] = False,
+) -> None:
+    """Write every table, figure, ledger and page from the lines of a results folder alone.
+
+    With --check, exit code 1 if a file is not what its lines give.
+    """
+    from ramer.report.publishing import clone_folder, stale_files, write_all
+    from ramer.runs.results import collect
+
+    committed = clone_folder() / "results"
+    results = folder or committed
+    readme = clone_folder() / "README.md" if results.resolve() == committed else None
+    if runs is not None and check:
+        raise ValueError("--check compares what is there; without it, --runs adds lines first")
+    if runs is not None:
+        collect(runs, results)
+    if not check:
+        write_all(results, readme)
+        return typer.echo(f"written from the lines in {results}")
+    stale = stale_files(results, readme)
+    typer.echo("\n".join(stale or [f"{results} is what its lines give"]))
+    if stale:
+        raise typer.Exit(1)
+
 
 @app.command("study")
 def study(
@@ -526,11 +559,13 @@ def study(
     workers: Workers = 2,
     changes: AllChanges = "{}",
     publish: Publish = False,
+    timeout: Timeout = 3600,
 ) -> None:
-    "Rerun studies and print their answers."
+    "Rerun studies and print their answers; exit code 1 if a notebook failed."
     from ramer.report.publishing import Destination, run_studies
 
-    to = Destination(runs.resolve(), publish, workers, parse_changes(changes))
+    given = parse_changes(changes)
+    to = Destination(runs.resolve(), publish, workers, given, timeout=timeout)
     for answer in run_studies(names or [], to, dataset, fold, seed):
         typer.echo(answer)
 

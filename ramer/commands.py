@@ -470,7 +470,7 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "lance": ("lancedb",),
     "milvus": ("pymilvus",),
-    "notebooks": ("papermill", "nbformat", "seaborn", "tqdm"),
+    "notebooks": ("papermill", "nbformat", "seaborn", "tqdm", "jsonschema", "yaml"),
     "sources": ("pooch", "requests"),
     "tensorboard": ("tensorboard",),
     "tune": ("optuna",),

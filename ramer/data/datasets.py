@@ -439,7 +439,7 @@ def user_folders() -> dict[str, Path]:
     folders = sorted(set(table.parent for table in tables))
     return {folder.name: folder for folder in folders} | listed_folders()
 
-
+# %% ../../nbs/data/07_datasets.ipynb #b0ebed48
 def check_splits(folder: Path, split: np.ndarray) -> None:
     """Raise ValueError, with the nearest name, for a split that says neither train, dev nor test.
 

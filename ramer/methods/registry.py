@@ -238,7 +238,7 @@ def listed_methods() -> list[OwnMethod]:
     "The methods that `$RAMER_METHODS` lists: a JSON object, {name: value of `OwnMethod`}."
     return [OwnMethod(*item) for item in json.loads(os.environ.get(OWN_METHODS, "{}")).items()]
 
-
+# %% ../../nbs/methods/34_registry.ipynb #538f2730
 def plugged_class(point: EntryPoint | OwnMethod) -> type[Method]:
     "The class that an entry point names. Raises ValueError unless it is a Method by a new name."
     kind = point.load()

@@ -233,34 +233,42 @@ def front_block(
     ]
     return "\n\n".join([FRONT_BEGIN, *sections, FRONT_END])
 
-
+# %% ../../nbs/report/66_readme.ipynb #7ea20153
 def page_blocks(
     results: Path | str,
     studies: Mapping[str, Study] = STUDIES,
     leaks: pd.DataFrame | None = None,
+    rows: pd.DataFrame | None = None,
 ) -> list[str]:
     """The blocks of results/README.md: leaks, results, studies.
 
-    leaks: the `inflation_table` of the folder, if it is known already.
+    leaks, rows: the `inflation_table` and the `ledger` of the folder, if they are known already.
     """
-    rows = ledger(read_results(results), claimed_studies(results))
+    if rows is None:
+        rows = ledger(read_results(results), claimed_studies(results))
     if leaks is None:
         leaks = leak_table(results)
     blocks = [leaks_block(leaks), results_block(results, rows)]
     return [*blocks, studies_block(results, studies)]
 
 
-def write_front(results: Path | str, readme: Path | str) -> None:
+def write_front(
+    results: Path | str,
+    readme: Path | str,
+    leaks: pd.DataFrame | None = None,
+    rows: pd.DataFrame | None = None,
+) -> None:
     """Write the front figure, the README's block and the blocks of `<results>/README.md`.
 
-    Raises FileNotFoundError if a table is not there, ValueError if a file lacks a block's marks.
+    leaks, rows: see `page_blocks`. Raises FileNotFoundError if a table is not there, ValueError if
+    a file lacks a block's marks.
     """
     results = Path(results)
     readme = Path(readme)
-    leaks = leak_table(results)
+    leaks = leak_table(results) if leaks is None else leaks
     write_figure(results / "figures" / "front", draw_front(read_table(results), leaks))
     page = (results / "README.md").read_text()
-    for block in page_blocks(results, leaks=leaks):
+    for block in page_blocks(results, leaks=leaks, rows=rows):
         page = replace_block(page, block)
     write_text(results / "README.md", page)
     write_text(readme, replace_block(readme.read_text(), front_block(results, leaks=leaks)))

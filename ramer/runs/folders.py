@@ -87,7 +87,7 @@ def check_record(path: Path, found: dict[str, Any], wanted: dict[str, Any], remo
             f"remove {remove} or choose another runs folder"
         )
 
-
+# %% ../../nbs/runs/36_folders.ipynb #d8daecf7
 def read_kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier run wrote into a JSON file; None if there is no file.
 
@@ -134,11 +134,12 @@ def each_run(configs: Sequence[Config], do: Callable[[Config], Any]) -> list[Any
         try:
             given.append(do(config))
         except Exception as error:
-            name = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
-            log.error("%s: %s: %s", name, type(error).__name__, error)
             errors.append(error)
+            if len(configs) > 1:
+                run = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
+                log.error("%s: %s: %s", run, type(error).__name__, error)
     if len(errors) > 1:
-        said = "; ".join(map(str, errors))
+        said = "; ".join(dict.fromkeys(map(str, errors)))  # a full disk says the same of each
         raise RuntimeError(f"{len(errors)} of {len(configs)} runs failed: {said}")
     if errors:
         raise errors[0]

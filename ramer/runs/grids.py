@@ -8,8 +8,8 @@ __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', '
            'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
            'GRIDS', 'PART_SCHEMA', 'FILE_SCHEMA', 'Part', 'every_fold', 'tested_folds', 'quick_parts', 'default_parts',
            'leak_parts', 'own_methods', 'methods_of', 'publish_parts', 'grid_parts', 'own_parts', 'kept',
-           'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said', 'read_grid', 'from_here',
-           'own_folder']
+           'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said', 'read_grid', 'read_yaml',
+           'from_here', 'own_folder']
 
 # %% ../../nbs/runs/42_grids.ipynb #77eeec87
 import json
@@ -278,7 +278,7 @@ class GridFile:
         """
         return [part_of(name, asked) for asked in self.asked for name in asked["datasets"]]
 
-
+# %% ../../nbs/runs/42_grids.ipynb #20eade7b
 def part_of(dataset: str, asked: Mapping[str, Sequence]) -> Part:
     "The Part of one data set; raises as `GridFile.parts` does."
     choose("data set", dataset, available_datasets())
@@ -314,8 +314,8 @@ FILE_SCHEMA: dict[str, Any] = {
 }
 
 
-def check_said(where: str, said: Any, schema: Mapping[str, Any]) -> None:
-    """Raise ValueError for what a schema does not allow.
+def check_said(where: str, said: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file, or a part of it, says; raises ValueError for what its schema does not allow.
 
     where: the file, or its part. For an unknown key the error has the nearest one.
     """
@@ -330,40 +330,45 @@ def check_said(where: str, said: Any, schema: Mapping[str, Any]) -> None:
     if error:
         keys = " ".join(str(key) for key in error.absolute_path)
         raise ValueError(f"{where}, {keys}: {error.message}")
+    return said
 
-
+# %% ../../nbs/runs/42_grids.ipynb #816fc487
 def read_grid(path: Path | str) -> GridFile:
     """What a grid file, in YAML, says.
 
     Raises FileNotFoundError without the file; ValueError, with what was expected, for what is no
     YAML, an unknown key, a value of another kind, or a part without a data set.
     """
-    import yaml
-
     path = Path(path)
-    try:
-        said = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as YAML: {reason}") from None
+    said = read_yaml(path)
     check_said(str(path), said, FILE_SCHEMA)
     home = path.absolute().parent
     own = {name: from_here(value, home) for name, value in said.get("own_methods", {}).items()}
     shared = {"methods": [*CONTEST, *own], "folds": [], "seeds": [0]}
     shared |= {key: said[key] for key in PART_SCHEMA if key in said}
-    folders: dict[Path, None] = {}
+    folders: list[Path] = []
     asked = []
     for number, part in enumerate(said.get("parts", [{}]), start=1):
-        where = f"{path}, part {number}"
-        check_said(where, part, PART_SCHEMA)
-        if "datasets" not in shared | part:
-            raise ValueError(f"{where} has no datasets; list names, or folders from {home}")
-        found = {name: own_folder(name, home) for name in (shared | part)["datasets"]}
-        folders |= {folder: None for folder in found.values() if folder}
+        whole = shared | check_said(f"{path}, part {number}", part, PART_SCHEMA)
+        if "datasets" not in whole:
+            raise ValueError(f"{path}, part {number} has no datasets; list names, or folders")
+        found = {name: own_folder(name, home) for name in whole["datasets"]}
+        folders += filter(None, found.values())
         named = [folder.name if folder else name for name, folder in found.items()]
-        asked.append(shared | part | {"datasets": named})
-    changes = said.get("changes", {})
-    return GridFile(tuple(folders), own, tuple(asked), changes, said.get("tune", False))
+        asked.append(whole | {"datasets": named})
+    each = tuple(dict.fromkeys(folders))
+    return GridFile(each, own, tuple(asked), said.get("changes", {}), said.get("tune", False))
+
+
+def read_yaml(path: Path) -> Any:
+    "What a YAML file holds. Raises FileNotFoundError without it, ValueError for what is no YAML."
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {reason}") from None
 
 
 def from_here(value: str, home: Path) -> str:

@@ -72,7 +72,7 @@ def hash_of(sources: Iterable[str]) -> str:
     texts = sorted(text for source in sources for text in definitions(source))
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
-
+# %% ../../nbs/runs/35_provenance.ipynb #bc68f86d
 @cache
 def code_hash() -> str:
     "The `hash_of` the modules that decide results."

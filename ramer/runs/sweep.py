@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'COPIED', 'REASONS', 'LAST_SECONDS', 'Engine', 'experiments', 'check_parameters', 'cells_of',
-           'package_hash', 'hash_of_file', 'own_files', 'job_key', 'jobs_left', 'is_done', 'imported_by', 'job_context',
-           'end_with_parent', 'be_kernel', 'print_to', 'WaitingKernel', 'manager_of', 'error_of', 'first_line',
-           'log_to', 'log_of', 'part_of', 'execute', 'executed', 'run_papermill', 'sign', 'work', 'Running',
-           'ended_badly', 'take_free', 'ended_jobs', 'Failed', 'error_file', 'run_jobs', 'reported']
+           'package_hash', 'hash_of_file', 'own_files', 'job_key', 'jobs_left', 'is_left', 'is_done', 'imported_by',
+           'job_context', 'end_with_parent', 'be_kernel', 'print_to', 'WaitingKernel', 'manager_of', 'error_of',
+           'first_line', 'log_to', 'log_of', 'part_of', 'execute', 'executed', 'run_papermill', 'sign', 'work',
+           'Running', 'ended_badly', 'take_free', 'ended_jobs', 'Failed', 'error_file', 'run_jobs', 'reported']
 
 # %% ../../nbs/runs/44_sweep.ipynb #38b750af
 import ast
@@ -103,11 +103,17 @@ def job_key(job: Job) -> str:
     text = json.dumps([cells, job.parameters, package_hash(), read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #62fc57e0
 def jobs_left(jobs: Iterable[Job]) -> list[tuple[Job, str]]:
-    "(job, its key) of those that are not done."
+    "(job, its key) of those that are not done, or are executed always."
     keyed = [(job, job_key(job)) for job in jobs]
-    return [(job, key) for job, key in keyed if job.always or not is_done(job.out, key)]
+    return [(job, key) for job, key in keyed if is_left(job, key)]
+
+
+def is_left(job: Job, key: str) -> bool:
+    "Whether a job is to be executed: always, or because it is not done or lacks what it leaves."
+    lacks = not all(path.exists() for path in job.leaves)
+    return job.always or lacks or not is_done(job.out, key)
 
 
 def is_done(out: Path, key: str) -> bool:
@@ -307,8 +313,8 @@ def execute(job: Job, key: str, timeout: int, kernel: WaitingKernel | None) -> s
     try:
         log_of(job).touch()
         with locked(log_of(job), wait=True):
-            if not job.always and is_done(job.out, key):
-                return ""  # by another sweep
+            if not is_left(job, key):
+                return ""  # another sweep has done it
             return executed(job, key, timeout, kernel)
     except Exception as raised:
         return error_of(raised)
@@ -406,7 +412,7 @@ class Running(NamedTuple):
         self.process.join()
         return ended_badly(self.process.exitcode)
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #a08e0987
 def ended_badly(exit_code: int) -> str:
     "How a process ended that did not say so."
     killed = " (killed, perhaps for want of memory)" if exit_code == -9 else ""
@@ -494,7 +500,7 @@ def run_jobs(
             bar.write("stopped; the same command goes on from here")
             os._exit(130)
 
-
+# %% ../../nbs/runs/44_sweep.ipynb #b22f30db
 def reported(ended: Iterable[tuple[Job, str]], bar: Any, fail_fast: bool) -> list[Failed]:
     "The jobs that failed; moves the bar, writes each error above it and into its file."
     failed: list[Failed] = []

@@ -509,10 +509,15 @@ RELEASED = (
 )
 
 
-def read_choice(results: Path | str) -> pd.DataFrame:
-    "`choice_table` of the lines in `<results>/runs`, empty where there are none."
+def read_choice(results: Path | str, lines: Mapping[str, Results] | None = None) -> pd.DataFrame:
+    """`choice_table` of the lines in `<results>/runs`, empty where there are none.
+
+    lines: what `read_results` gives of the folder, if it is known already.
+    """
     held = any(Path(results).glob("runs/*/clips.jsonl"))
-    return choice_table(read_results(results) if held else {})
+    if lines is None:
+        lines = read_results(results) if held else {}
+    return choice_table(lines)
 
 
 def leak_table(results: Path | str, choice: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -573,15 +578,17 @@ def inflation_text(table: pd.DataFrame, choice: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/studies/53_leaks.ipynb #9f9fa584
-def write_leaks(results: Path | str) -> pd.DataFrame | None:
+def write_leaks(
+    results: Path | str, lines: Mapping[str, Results] | None = None
+) -> pd.DataFrame | None:
     """Write inflation.csv, .md and .png into `<results>/leaks` from its lines.
 
-    Where `<results>/runs` holds lines, choice.csv and choice.png, too.
+    Where `<results>/runs` holds lines, choice.csv and choice.png, too. lines: see `read_choice`.
     Returns the table, or None if there are no lines of leaks.
     """
     if not read_leaks(results):
         return None
-    choice = read_choice(results)
+    choice = read_choice(results, lines)
     table = leak_table(results, choice)
     folder = Path(results) / "leaks"
     write_text(folder / "inflation.csv", table.to_csv(index=False, float_format="%.6f"))
