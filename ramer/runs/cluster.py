@@ -26,7 +26,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -36,10 +35,9 @@ from weakref import WeakValueDictionary
 from ..conditions import choose
 from ..data.datasets import OWN_FOLDERS, REAL, data_root, named_folder
 from ..io import locked, new_folder, one_line, write_text
-from ..methods.config import Config
 from ..methods.registry import OWN_METHODS, OwnMethod, listed_methods
-from .folders import run_folder
-from .jobs import Job
+from .grids import Part
+from .jobs import Job, files_of_runs
 from .provenance import versions
 from ramer.runs.sweep import (
     ONE_THREAD,
@@ -140,13 +138,10 @@ def choice_files(parameters: Mapping[str, Any]) -> list[Path]:
 
 def finished_folders(parameters: Mapping[str, Any]) -> list[Path]:
     "The run folders of a train or condition job that are done."
-    every = product(parameters["methods"], parameters["folds"], parameters["seeds"])
-    configs = [
-        Config(dataset=parameters["dataset"], method=method, fold=fold, seed=seed)
-        for method, fold, seed in every
-    ]
-    folders = [run_folder(config, parameters["runs"]) for config in configs]
-    return [folder for folder in folders if (folder / "DONE").exists()]
+    folds, seeds = parameters["folds"], parameters["seeds"]
+    part = Part(parameters["dataset"], tuple(parameters["methods"]), tuple(folds))
+    marks = files_of_runs(part, folds, seeds, Path(parameters["runs"]), "DONE")
+    return [mark.parent for mark in marks if mark.exists()]
 
 # %% ../../nbs/runs/80_cluster.ipynb #30eb7087
 def run_inputs(parameters: Mapping[str, Any]) -> list[Input]:
@@ -235,6 +230,9 @@ def execute_asked() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     variables, context = dict(os.environ), job_context()
+    first = context.Process(target=int)  # which has libraries imported, before a job sets variables
+    first.start()
+    first.join()
     while True:
         execute_sent(Path(asked.get()), variables, context)
 
@@ -250,8 +248,14 @@ class Executor:
     def __init__(self) -> None:
         self.said = TemporaryFile("w+")
         command = [sys.executable, "-c", COMMAND]
+        variables = {**os.environ, OWN_METHODS: "{}"}  # a job has its own
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self.said, stderr=self.said, text=True
+            command,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=self.said,
+            stderr=self.said,
+            text=True,
         )
 
     def execute(self, folder: Path, is_wanted: Callable[[], bool]) -> str:
