@@ -283,7 +283,7 @@ class Executor:
         last = self.said.read().strip().splitlines()[-1:]
         return ": ".join([f"its process ended with exit code {self.process.returncode}", *last])
 
-
+# %% ../../nbs/runs/80_cluster.ipynb #75e7ec78
 @contextmanager
 def executing() -> Iterator[Executor]:
     "An executor that no other thread of this worker has: one that has ended a job, or a new one."
@@ -461,7 +461,7 @@ class Sent(NamedTuple):
 
 
 def answer_of(future: Any) -> dict[str, Any]:
-    """What `on_worker` gave for a job; of one whose workers were lost each time, an error.
+    """What `on_worker` gave for a job; an error of one whose workers ended, or have a full disk.
 
     Raises RuntimeError if a worker cannot run such a job at all.
     """
@@ -471,6 +471,8 @@ def answer_of(future: Any) -> dict[str, Any]:
     if isinstance(error, KilledWorker):
         times = error.allowed_failures + 1
         return {"error": f"it was given to {times} workers, and each ended while it ran"}
+    if isinstance(error, (OSError, MemoryError)):
+        return {"error": f"on its worker: {error_of(error)}"}
     if error is not None:
         raise RuntimeError(f"a worker cannot run this job: {one_line(error)}") from error
     return future.result()
@@ -585,7 +587,7 @@ def ended_there(
     finally:
         there.end()
 
-
+# %% ../../nbs/runs/80_cluster.ipynb #bfb47614
 @contextmanager
 def connected(address: str, seconds: float) -> Iterator[Any]:
     """A client of a scheduler. seconds: in which it has to answer.
