@@ -9,7 +9,8 @@ __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 
            'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
            'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
            'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
-           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'report', 'study', 'extra_of', 'main']
+           'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'report', 'events', 'study',
+           'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -532,6 +533,20 @@ def report(
     typer.echo("\n".join(stale or [f"{results} is what its lines give"]))
     if stale:
         raise typer.Exit(1)
+
+
+@app.command("events")
+def events(
+    runs: Annotated[Path, typer.Argument(help="a folder of runs")],
+    folder: Annotated[Path, typer.Argument(help="where the events go")],
+) -> None:
+    "Write the curves and scores of runs for TensorBoard; what was written of them is replaced."
+    from ramer.runs.results import write_events
+
+    written = write_events(runs, folder)
+    if not written:
+        raise FileNotFoundError(f"{runs} holds no finished run; expected one of `ramer sweep`")
+    typer.echo(f"{len(written)} runs; look with tensorboard --logdir {folder}")
 
 
 @app.command("study")
