@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
-           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry',
-           'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run',
-           'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
+           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'Trials', 'DryRun',
+           'Retry', 'FailFast', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods',
+           'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert',
            'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep',
            'verify', 'stats', 'compact', 'export_store', 'salvage', 'sweep_grid', 'report', 'events', 'study',
            'extra_of', 'main']
@@ -466,6 +466,7 @@ Seeds = Annotated[list[str], typer.Option("--seed", help="only this seed; repeat
 NAMED = "only notebooks of this name, such as 'gaussian/train-*'; repeatable"
 Notebooks = Annotated[list[str], typer.Option("--only", help=NAMED)]
 Tune = Annotated[bool, typer.Option("--tune", help="first try every method's values")]
+Trials = Annotated[int, typer.Option(min=1, help="of each method, with --tune; over 5: by Optuna")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be run")]
 Retry = Annotated[bool, typer.Option("--retry", help="only what failed before")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="end at the first error")]
@@ -480,6 +481,7 @@ def sweep_grid(
     only: Notebooks = [],  # noqa: B006
     retry: Retry = False,
     tune: Tune = False,
+    trials: Trials = 5,
     runs: Runs = Path("runs"),
     workers: Workers = 2,
     changes: AllChanges = "{}",
@@ -498,7 +500,7 @@ def sweep_grid(
     say = partial(typer.echo, err=True)
     given = parse_changes(changes)
     to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, timeout=timeout)
-    wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
+    wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run, trials)
     typer.echo(sweep(grid, to, wanted))
 
 # %% ../nbs/82_cli.ipynb #5e1f0a77
