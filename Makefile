@@ -10,7 +10,7 @@ WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks study studies bench faults test lint format sync render lock clean
+.PHONY: help results publish leaks study studies report bench faults test lint format sync render lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
@@ -23,6 +23,8 @@ study: $(READY)    ## rerun one study: make study NAME=top-k (ARGS="--dataset mo
 	$(BIN)/ramer study $(NAME) --workers $(JOBS) --runs $(RUNS) $(ARGS)
 studies: $(READY)  ## rerun all studies and the page results/studies.md would be
 	$(BIN)/ramer study --workers $(JOBS) --runs $(RUNS) $(ARGS)
+report: $(READY)  ## write every table, figure and page from the committed lines (ARGS=--check: say what is stale)
+	$(BIN)/ramer report $(ARGS)
 bench: $(READY)  ## measure the store anew, in ratios, and print each target with what was measured (a quiet machine; an hour)
 	for name in search stages engines kept beside; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/targets.py && $(BIN)/python benchmarks/scale.py

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .methods.registry import METHODS, configure, load_method, make_method
     from .methods.training import computing_on
     from .retrieval.store import Exclusion, Hits, RetrievalStore, load_store, save_store
+    from .runs.results import read_runs
 
 _MODULES = {
     "conditions": ("Condition", "all_conditions", "by_condition", "condition_mask", "random_masks"),
@@ -41,6 +42,7 @@ _MODULES = {
     "methods.registry": ("METHODS", "configure", "load_method", "make_method"),
     "methods.training": ("computing_on",),
     "retrieval.store": ("Exclusion", "Hits", "RetrievalStore", "load_store", "save_store"),
+    "runs.results": ("read_runs",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -50,8 +52,8 @@ __all__ = [
     "Protocol", "Provenance", "RAMERClassifier", "RetrievalStore", "Scaler", "all_conditions",
     "available_datasets", "by_condition", "calibration", "computing_on", "condition_mask",
     "configure", "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",
-    "load_method", "load_store", "make_method", "random_masks", "read_folder", "save_store", "ua",
-    "wa", "waf", "write_folder",
+    "load_method", "load_store", "make_method", "random_masks", "read_folder", "read_runs", "save_store",
+    "ua", "wa", "waf", "write_folder",
 ]  # fmt: skip
 
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
-           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'DryRun', 'Retry',
-           'FailFast', 'AT', 'Scheduler', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command', 'result_row',
-           'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data',
-           'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose', 'described',
-           'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid', 'report',
-           'study', 'extra_of', 'main']
+           'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'Trials', 'DryRun',
+           'Retry', 'FailFast', 'AT', 'Scheduler', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command',
+           'result_row', 'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary',
+           'inspect_data', 'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose',
+           'described', 'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid',
+           'report', 'events', 'study', 'extra_of', 'main']
 
 # %% ../nbs/82_cli.ipynb #ddd1ebda
 import json
@@ -467,13 +467,14 @@ Seeds = Annotated[list[str], typer.Option("--seed", help="only this seed; repeat
 NAMED = "only notebooks of this name, such as 'gaussian/train-*'; repeatable"
 Notebooks = Annotated[list[str], typer.Option("--only", help=NAMED)]
 Tune = Annotated[bool, typer.Option("--tune", help="first try every method's values")]
+Trials = Annotated[int, typer.Option(min=1, help="of each method, with --tune; over 5: by Optuna")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be run")]
 Retry = Annotated[bool, typer.Option("--retry", help="only what failed before")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="end at the first error")]
 AT = "have the workers of this dask scheduler run them, such as tcp://10.0.0.1:8786"
 Scheduler = Annotated[str, typer.Option(metavar="ADDRESS", help=AT)]
 
-# %% ../nbs/82_cli.ipynb #148f1ee5
+# %% ../nbs/82_cli.ipynb #ee971a1d
 def engine_at(scheduler: str) -> "Engine | None":
     "What executes notebooks: the workers of a scheduler at an address; without one, this machine."
     if not scheduler:
@@ -492,6 +493,7 @@ def sweep_grid(
     only: Notebooks = [],  # noqa: B006
     retry: Retry = False,
     tune: Tune = False,
+    trials: Trials = 5,
     runs: Runs = Path("runs"),
     workers: Workers = 2,
     changes: AllChanges = "{}",
@@ -512,7 +514,7 @@ def sweep_grid(
     given = parse_changes(changes)
     engine = engine_at(scheduler)
     to = Destination(runs.resolve(), publish, workers, given, say, fail_fast, engine, timeout)
-    wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run)
+    wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run, trials)
     typer.echo(sweep(grid, to, wanted))
 
 # %% ../nbs/82_cli.ipynb #5e1f0a77
@@ -547,6 +549,20 @@ def report(
     typer.echo("\n".join(stale or [f"{results} is what its lines give"]))
     if stale:
         raise typer.Exit(1)
+
+
+@app.command("events")
+def events(
+    runs: Annotated[Path, typer.Argument(help="a folder of runs")],
+    folder: Annotated[Path, typer.Argument(help="where the events go")],
+) -> None:
+    "Write the curves and scores of runs for TensorBoard; what was written of them is replaced."
+    from ramer.runs.results import write_events
+
+    written = write_events(runs, folder)
+    if not written:
+        raise FileNotFoundError(f"{runs} holds no finished run; expected one of `ramer sweep`")
+    typer.echo(f"{len(written)} runs; look with tensorboard --logdir {folder}")
 
 
 @app.command("study")

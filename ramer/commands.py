@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'MODEL',
-           'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'EXTRAS', 'PACKAGES',
+           'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'TUNED', 'EXTRAS', 'PACKAGES',
            'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes', 'checked_out', 'give_table',
            'StatusHandler', 'showing_progress', 'train', 'fitted_method', 'media_among', 'check_extractor',
            'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'tune',
-           'doctor', 'findings_here']
+           'tried_on', 'best_first', 'doctor', 'findings_here']
 
 # %% ../nbs/81_commands.ipynb #c425d48f
 import json
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ramer.data.clips import Clips
     from ramer.data.folders import Corpus
     from ramer.methods.base import Method
+    from ramer.models import Parts
     from rich.status import Status
 
 # %% ../nbs/81_commands.ipynb #01879bf7
@@ -436,31 +437,74 @@ def forget_clips(
     typer.echo(json.dumps(receipt.facts(), indent=1))
 
 # %% ../nbs/81_commands.ipynb #3b1c138a
+TUNED = "`ramer methods` lists them; repeatable, and all have the same number of trials"
+
+
 @own.command()
 @reads_source
 def tune(
     corpus: "Corpus",
-    method: Annotated[str, typer.Option(help="`ramer methods` lists them")] = "ramer-gated",
+    method: Annotated[list[str], typer.Option(help=TUNED)] = ["ramer-gated"],  # noqa: B006
+    trials: Annotated[int, typer.Option(min=1, help="of each method; over 5: by Optuna")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="where trials are kept; default: nowhere")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of training, and of the cut into train and dev")] = 0,
     changes: Changes = "{}",
 ) -> None:
-    "Try a method's settings on dev; the last line is the best one, for `ramer train --set`."
-    import pandas as pd
-    from ramer.models import fitted_to, parts_of
-    from ramer.runs.training import dev_score
-    from ramer.runs.tuning import trials_of
+    """Try methods' settings on dev; the last line is the best one, for `ramer train --set`.
 
-    fields = parse_changes(changes)
+    With --out, every trial is kept there, a table of all is tuning.csv, and the same command goes
+    on where it was stopped.
+    """
+    from tempfile import TemporaryDirectory
+    from ramer.io import write_text
+    from ramer.models import parts_of
+
     parts = parts_of(corpus, seed)
-    trials = trials_of(method) or [{}]
-    rows = []
-    with showing_progress("training"):
-        for trial in trials:
-            fitted = fitted_to(parts, method, "own", seed, **fields | trial)
-            rows.append({"setting": json.dumps(trial), "dev UA": dev_score(fitted, parts.dev)})
-    table = pd.DataFrame(rows).sort_values("dev UA", ascending=False, kind="stable")
+    with TemporaryDirectory() as nowhere, showing_progress("training"):
+        made = tried_on(parts, method, trials, out or nowhere, seed, parse_changes(changes))
+    rows = [(t["config"]["method"], json.dumps(t["trial"]), t["dev"], t["seconds"]) for t in made]
+    columns = ["method", "setting", "dev UA", "seconds"]
+    table = best_first(rows, columns)
+    if out is not None:
+        write_text(out / "tuning.csv", table.to_csv(index=False, float_format="%.6f"))
     typer.echo(table.round(3).to_string(index=False), err=True)
     typer.echo(table.setting.iloc[0])
+
+# %% ../nbs/81_commands.ipynb #68f6391e
+def tried_on(
+    parts: "Parts", methods: Sequence[str], budget: int, out: Path | str, seed: int, fields: dict
+) -> list[dict[str, Any]]:
+    """The trials of methods on the dev clips of a corpus: kept below a folder, or made.
+
+    Raises ValueError for an unknown method, or where a kept one was made of other clips, another
+    config or other code.
+    """
+    from ramer.methods.registry import configure
+    from ramer.runs.training import keeping_stage1
+    from ramer.runs.tuning import TuningClips, deciding, try_all, tune_run
+
+    data = f"{parts.train.hash()}-{parts.dev.hash()}"
+    clips = TuningClips(parts.train, parts.dev, data, {})
+    made = []
+    with keeping_stage1(out):
+        for name in deciding(methods) or methods:
+
+            def try_one(change: dict, name: str = name) -> dict[str, Any]:
+                config = configure("own", name, seed=seed, **fields | change)
+                return tune_run(config, change, clips, out)
+
+            made += try_all(name, budget, try_one) or [try_one({})]
+    return made
+
+
+def best_first(rows: Sequence[tuple], columns: Sequence[str]) -> "pd.DataFrame":
+    "Trials as a table, the best on top, equals in their order."
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=list(columns))
+    return table.sort_values("dev UA", ascending=False, kind="stable")
 
 # %% ../nbs/81_commands.ipynb #3d6dfc24
 EXTRAS = {

@@ -82,6 +82,25 @@ def test_tables_notebook_writes_tables_that_lines_support(runs, tmp_path):
     assert "21 not committed" in (tmp_path / "comparison.txt").read_text()
 
 
+def test_runs_are_a_table_in_one_line_and_curves_for_tensorboard(runs, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    import ramer
+    from ramer.runs.results import write_events
+
+    table = ramer.read_runs(runs)
+    assert (table.condition.value_counts()[["l", "avl"]] == 2 * 3).all()  # folds x methods
+    for _ in range(2):  # again, and nothing is doubled
+        folders = write_events(runs, tmp_path / "events")
+        assert len(folders) == 6 and all(len(list(f.iterdir())) == 1 for f in folders)
+    (folder,) = [f for f in folders if "ramer" in f.parts and "fold1" in f.name]
+    events = EventAccumulator(str(folder)).Reload()
+    row = table.query("method == 'ramer' and fold == 1 and condition == 'l'")
+    assert events.Scalars("WA/l")[0].value == pytest.approx(row.WA.item())
+    assert len(events.Scalars("stage3/dev UA")) == TINY["changes"]["epochs"]
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_papermill_sees_the_parameters(path):
     known = papermill.inspect_notebook(str(path))

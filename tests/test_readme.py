@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 README = (ROOT / "README.md").read_text()
 PAGE = (RESULTS / "README.md").read_text()
-published = pytest.mark.skipif(not (RESULTS / "tables").exists(), reason="no tables yet")
 
 
 def numbers(text):
@@ -58,21 +57,6 @@ def test_its_commands_exist():
     for command, sub in commands:
         words = [command, sub] if command == "data" else [command]
         assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0, words
-
-
-@published
-def test_its_block_is_the_generated_one():
-    from ramer.report.readme import front_block
-
-    assert front_block(RESULTS) in README, "run make publish"
-
-
-@published
-def test_the_blocks_of_the_page_of_results_are_the_generated_ones():
-    from ramer.report.readme import page_blocks
-
-    for block in page_blocks(RESULTS):
-        assert block in PAGE, f"{block.splitlines()[0]}: run make publish"
 
 
 def test_the_page_of_results_names_the_sets_that_were_tuned():

@@ -41,7 +41,7 @@ from ramer.runs.jobs import (
 )
 from ..runs.results import read_lines, read_results
 from ..runs.sweep import Engine, Failed, ONE_THREAD, error_file, jobs_left, run_jobs
-from ..runs.tuning import TUNED_AS, collect_tuning
+from ..runs.tuning import BUDGET, TUNED_AS, collect_tuning
 from ..studies.leaks import collect_leaks, write_leaks
 from ..studies.registry import STUDIES
 from ..studies.text import write_page, write_study
@@ -214,13 +214,16 @@ def make_leak_tables(to: Destination) -> str:
 
 
 def sweep_jobs(
-    grid: str, parts: Sequence[Part], to: Destination, tuned_first: bool = False
+    grid: str, parts: Sequence[Part], to: Destination, budget: int = 0
 ) -> dict[str, list[Job]]:
-    "{what they do: jobs}, in their order, of a sweep, but for the one that writes tables."
-    staged = {"tune": tune_jobs(parts, to.runs, to.changes)} if tuned_first else {}
+    """{what they do: jobs}, in their order, of a sweep, but for the one that writes tables.
+
+    budget: trials that each method has first; 0: choices are those that are committed.
+    """
+    staged = {"tune": tune_jobs(parts, to.runs, to.changes, budget)} if budget else {}
     if grid == "leaks":
         return staged | {"leaks": leak_jobs(parts, to.runs, to.changes)}
-    given = parts, to.runs, to.changes, to.choices(tuned_first)
+    given = parts, to.runs, to.changes, to.choices(tuned_first=budget > 0)
     return staged | {"train": train_jobs(*given), "conditions": condition_jobs(*given)}
 
 # %% ../../nbs/report/67_publishing.ipynb #98d7fd77
@@ -250,8 +253,8 @@ class Wanted:
     """What is wanted of a grid; by default all of it.
 
     datasets, methods, seeds: as `only` takes them. notebooks: patterns of names, such as
-    gaussian/train-*. retry: only what failed before. tuned_first: methods try their values first.
-    dry_run: the plan alone.
+    gaussian/train-*. retry: only what failed before. tuned_first: methods try their values first;
+    budget: how many each. dry_run: the plan alone.
     """
 
     datasets: Sequence[str] = ()
@@ -261,6 +264,7 @@ class Wanted:
     retry: bool = False
     tuned_first: bool = False
     dry_run: bool = False
+    budget: int = BUDGET
 
     @property
     def is_all(self) -> bool:
@@ -293,7 +297,7 @@ def sweep(grid: str, to: Destination, wanted: Wanted = Wanted()) -> str:
 def sweep_parts(grid: str, parts: Sequence[Part], to: Destination, wanted: Wanted) -> str:
     "As `sweep`, of the parts of a grid."
     parts = only(parts, wanted.datasets, wanted.methods, wanted.seeds)
-    every = sweep_jobs(grid, parts, to, wanted.tuned_first)
+    every = sweep_jobs(grid, parts, to, wanted.budget if wanted.tuned_first else 0)
     staged = {title: wanted.of(jobs) for title, jobs in every.items()}
     asked = [job for jobs in staged.values() for job in jobs]
     if wanted.notebooks and not asked and not wanted.retry:

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from ..data.datasets import load_dataset
 from ..evaluation.protocol import judged_conditions
 from ..methods.config import Config
 from .folders import run_folder
 from .grids import Part
-from .tuning import TUNED_AS, deciding, trial_path, trials_of, tuning_fold
+from .tuning import BUDGET, TUNED_AS, deciding, trial_path, trials_of, tuning_fold
 
 # %% ../../nbs/runs/43_jobs.ipynb #9cb9c92f
 @dataclass(frozen=True)
@@ -100,21 +101,27 @@ def tuned_folds(dataset: str, parts: Sequence[Part]) -> list[int]:
     return sorted({tuning_fold(known, fold) for part in parts for fold in part.folds})
 
 
-def tune_jobs(parts: Sequence[Part], runs: Path, changes: Mapping) -> list[Job]:
-    "A tune job for each data set, group of folds that tunes for itself, and method with values."
+def tune_jobs(
+    parts: Sequence[Part], runs: Path, changes: Mapping, budget: int = BUDGET
+) -> list[Job]:
+    """A tune job for each data set, group of folds that tunes for itself, and method with values.
+
+    budget: trials of each method.
+    """
     together: dict[str, list[Part]] = {}
     for part in parts:
         together.setdefault(TUNED_AS.get(part.dataset, part.dataset), []).append(part)
     jobs = []
     for dataset, group in together.items():
         known = load_dataset(dataset)
-        common = {"dataset": dataset, "changes": dict(changes), "runs": str(runs)}
+        common: dict[str, Any] = {"dataset": dataset, "runs": str(runs)}
+        common |= {"changes": dict(changes), "budget": budget}
         methods = deciding(method for part in group for method in part.methods)
         for fold, method in product(tuned_folds(dataset, group), methods):
             out = runs / "notebooks" / dataset / f"tune-fold{fold}-{method}.ipynb"
             own = {"folds": [fold], "methods": [method]}
             config = Config(dataset=dataset, method=method, fold=tuning_fold(known, fold))
-            leaves = tuple(trial_path(runs, config, trial) for trial in trials_of(method))
+            leaves = tuple(trial_path(runs, config, t) for t in trials_of(method)[:budget])
             jobs.append(Job("tune", out, common | own, leaves))
     return jobs
 
