@@ -474,7 +474,7 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="end at the first er
 AT = "have the workers of this dask scheduler run them, such as tcp://10.0.0.1:8786"
 Scheduler = Annotated[str, typer.Option(metavar="ADDRESS", help=AT)]
 
-# %% ../nbs/82_cli.ipynb #ee971a1d
+# %% ../nbs/82_cli.ipynb #a05fa732
 def engine_at(scheduler: str) -> "Engine | None":
     "What executes notebooks: the workers of a scheduler at an address; without one, this machine."
     if not scheduler:
@@ -483,7 +483,7 @@ def engine_at(scheduler: str) -> "Engine | None":
 
     return on_cluster(scheduler)
 
-
+# %% ../nbs/82_cli.ipynb #ee971a1d
 @app.command("sweep")
 def sweep_grid(
     grid: Annotated[str, typer.Argument(help=GRID)] = "default",

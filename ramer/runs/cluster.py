@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -162,8 +163,10 @@ def kept_inputs(job: Job) -> list[Input]:
     runs = Path(given["runs"])
     if job.notebook in ("train", "condition"):
         return run_inputs(given)
-    kept = "tuning" if job.notebook == "tune" else "leaks"
-    return [Input("runs", runs, sorted(runs.glob(f"{kept}/{given['dataset']}/**/*.json")))]
+    if job.notebook == "leaks":
+        return [Input("runs", runs, sorted(runs.glob(f"leaks/{given['dataset']}/*.json")))]
+    trials = [runs.glob(f"tuning/{given['dataset']}/{name}/*.json") for name in given["methods"]]
+    return [Input("runs", runs, sorted(chain.from_iterable(trials)))]
 
 
 def inputs_of(job: Job) -> list[Input]:
