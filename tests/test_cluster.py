@@ -130,6 +130,8 @@ def without_seconds(held):
     if isinstance(held, dict):
         leave = ("seconds", "sha256", "own_sha256")
         return {key: without_seconds(value) for key, value in held.items() if key not in leave}
+    if isinstance(held, list):
+        return [without_seconds(value) for value in held]
     return held
 
 
@@ -191,6 +193,14 @@ def test_an_address_without_a_scheduler_is_one_line(tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and f"no scheduler of dask answers at '{address}'" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_distributed_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(SystemExit):
+        main(["sweep", "quick", "--scheduler", "tcp://127.0.0.1:1"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'ramer[cluster]'" in line
 
 
 @pytest.mark.slow
@@ -302,6 +312,39 @@ def test_a_real_set_travels_to_workers_without_it(dataset, machines, tmp_path):
     here = train_job(tmp_path / "here", ["prior", "zero"], dataset=dataset)
     assert run_jobs([here], 1, "here") == []
     assert results(tmp_path / "runs") == results(tmp_path / "here") != {}
+
+
+@pytest.mark.slow
+def test_trials_and_leaks_are_those_of_this_machine(machines, tmp_path):
+    "python -m pytest --slow tests/test_cluster.py -k trials"
+    machines.worker("first")
+    held = []
+    for place, engine in (("there", on_cluster(machines.address)), ("here", None)):
+        runs = tmp_path / place
+        common = SMALL | {"runs": str(runs)}
+        del common["seeds"]
+        jobs = [
+            Job("tune", runs / "notebooks" / "t.ipynb", common | {"methods": ["logistic"]}),
+            Job("leaks", runs / "notebooks" / "l.ipynb", common | {"methods": ["logistic"]}),
+        ]
+        assert run_jobs(jobs, 1, place, engine=engine) == []
+        paths = [*runs.glob("tuning/**/*.json"), *runs.glob("leaks/**/*.json")]
+        texts = {path.relative_to(runs).as_posix(): path.read_text() for path in paths}
+        held.append({name: without_seconds(json.loads(text)) for name, text in texts.items()})
+    assert held[0] == held[1] and len(held[0]) == 6
+
+
+@pytest.mark.slow
+def test_a_sweep_here_waits_for_what_another_one_has_sent(machines, tmp_path):
+    "python -m pytest --slow tests/test_cluster.py -k waits_for"
+    machines.worker("first")
+    jobs = seeds_of(tmp_path / "runs", 3)
+    thread, failed = run_in_thread(jobs, on_cluster(machines.address))
+    wait_until(lambda: machines.is_running("first"))
+    assert run_jobs(jobs, 1, "here too") == []
+    thread.join(300)
+    assert failed == [[]]
+    check_as_here(jobs, tmp_path / "runs", tmp_path / "here")
 
 
 @pytest.mark.slow

@@ -597,9 +597,9 @@ def connected(address: str, seconds: float) -> Iterator[Any]:
 
     Raises ConnectionError if it does not, ImportError without distributed.
     """
-    import dask
-    from distributed import Client
+    from distributed import Client  # first, since the extra names it
     from distributed.comm import get_address_host_port, normalize_address
+    from dask import config
 
     try:
         get_address_host_port(normalize_address(address), strict=True)
@@ -610,7 +610,7 @@ def connected(address: str, seconds: float) -> Iterator[Any]:
             f"({one_line(error)}); expected an address such as tcp://10.0.0.1:8786, where "
             "`dask scheduler` runs"
         ) from None
-    with dask.config.set(LARGE):
+    with config.set(LARGE):
         try:
             yield client
         finally:
