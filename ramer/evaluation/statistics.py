@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'COVERAGES', 'jackknife_variance', 'groups_alone', 'jackknife_error', 'Estimate', 'wins_and_losses',
-           'mcnemar_p', 'win_share', 'holm', 'false_discovery', 'reliability_curve', 'answered_accuracy',
+           'exact_p', 'mcnemar_p', 'win_share', 'holm', 'false_discovery', 'reliability_curve', 'answered_accuracy',
            'risk_coverage']
 
 # %% ../../nbs/evaluation/40_statistics.ipynb #0595d25c
@@ -12,7 +12,8 @@ import numpy as np
 
 from dataclasses import dataclass, field
 from numpy.typing import ArrayLike
-from scipy import stats
+from functools import cache
+from scipy import special, stats
 from typing import Self
 from .metrics import binned, divide
 from ..runs.judging import DIGITS, level_confidence
@@ -92,7 +93,7 @@ class Estimate:
         "(low, high), symmetric, with Student's quantile."
         if self.units < 2:
             return np.nan, np.nan
-        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.error
+        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.point - half, self.point + half
 
     def p_above(self, threshold: float) -> float:
@@ -101,7 +102,7 @@ class Estimate:
             return 1.0
         gap = self.point - threshold
         if self.error > 0:
-            return float(stats.t.sf(gap / self.error, self.freedom))
+            return float(special.stdtr(self.freedom, -gap / self.error))
         return float(gap <= 0)
 
     def p_below(self, threshold: float) -> float:
@@ -125,6 +126,16 @@ def wins_and_losses(right: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, n
     return wins, losses
 
 
+@cache
+def exact_p(wins: int, losses: int) -> float:
+    "The p-value of the exact McNemar test; 1 where nothing is decided."
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    if not wins + losses:
+        return 1.0
+    return float(mcnemar([[0, wins], [losses, 0]], exact=True).pvalue)
+
+
 def mcnemar_p(right: np.ndarray, other: np.ndarray) -> float:
     """The p-value of the exact McNemar test: of the one seed, or twice the median over seeds.
 
@@ -132,13 +143,8 @@ def mcnemar_p(right: np.ndarray, other: np.ndarray) -> float:
     Raises ImportError without statsmodels.
     Source of the median: Rueschendorf, Annals of Statistics 1982.
     """
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    p_values = []
-    for wins, losses in zip(*wins_and_losses(right, other)):
-        decided = wins + losses > 0
-        table = [[0, wins], [losses, 0]]
-        p_values.append(mcnemar(table, exact=True).pvalue if decided else 1.0)
+    counts = zip(*wins_and_losses(right, other))
+    p_values = [exact_p(int(wins), int(losses)) for wins, losses in counts]
     if len(p_values) == 1:
         return min(1.0, float(p_values[0]))
     return min(1.0, float(2 * np.median(p_values)))

@@ -223,6 +223,16 @@ class StoredLines:
         names = {line["condition"] for m in methods for line in self.lines[m]}
         return [name for name in self.facts["conditions"] if name in names]
 
+    @cached_property
+    def by_run(self) -> dict[str, dict[str, dict[tuple[int, int], Line]]]:
+        "{method: {condition: {(seed, fold): line}}}."
+        found: dict[str, dict[str, dict[tuple[int, int], Line]]] = {}
+        for method, lines in self.lines.items():
+            for line in lines:
+                of_condition = found.setdefault(method, {}).setdefault(line["condition"], {})
+                of_condition[line["seed"], line["fold"]] = line
+        return found
+
     def found(
         self, method: str, condition: str, folds: Sequence[int], seeds: Sequence[int]
     ) -> dict[tuple[int, int], Line]:
@@ -230,8 +240,7 @@ class StoredLines:
 
         Raises ValueError if the line of a fold or seed is missing.
         """
-        lines = [line for line in self.lines[method] if line["condition"] == condition]
-        found = {(line["seed"], line["fold"]): line for line in lines}
+        found = self.by_run[method].get(condition, {})
         wanted = [(seed, fold) for seed in seeds for fold in folds]
         absent = [run for run in wanted if run not in found]
         if absent or not seeds:
@@ -311,7 +320,11 @@ class Results(GroupedLines):
 
         False for a clip that was not judged.
         """
-        return self.stacked(method, condition, folds, seeds, lambda line: line_right(self, line))
+        key = method, condition, tuple(folds), tuple(seeds)
+        if ("right", *key) not in self.cache:
+            part = self.stacked(*key, lambda line: line_right(self, line))
+            self.cache["right", *key] = part
+        return self.cache["right", *key]
 
 # %% ../../nbs/runs/41_results.ipynb #327d562e
 def line_right(results: Results, line: Line) -> np.ndarray:
