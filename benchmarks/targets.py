@@ -1,4 +1,4 @@
-"""Every target of the store's benchmarks beside what was measured: held or missed.
+"""Every target of the benchmarks beside what was measured, held or missed: the store's, a sweep's.
 
 Reads results/bench/*.csv and writes results/bench/README.md. `make bench` measures all of it anew.
 """
@@ -31,6 +31,18 @@ features of trained encoders an index of ours finds .995 ([engines.csv](engines.
 milvus-lite search without an index here, and find all. The released loop, rewritten from its
 description, also fuses; so does what it is compared with.
 """
+SWEEPS = """## Sweeps
+
+What `ramer sweep` costs beside its trainings, how planning and reporting grow, and what faults
+cost. A fault is survived if all that it did not hit is done and a line says what failed; lost is
+what was done and is gone, made again, or not equal, byte for byte but for seconds, to what a sweep
+leaves that nothing disturbed.
+"""
+OF_SWEEPS = {  # file: the command that writes it
+    "sweep": "python benchmarks/sweep.py",
+    "reporting": "python benchmarks/reporting.py",
+    "faults": "make faults",
+}
 REASONS = """## Why some may be missed
 
 - One query of 5,030 clips takes FAISS a tenth of a millisecond. A search checks, scales, leaves
@@ -121,6 +133,18 @@ def beside_table(folder=BENCH):
     return shown
 
 
+def sweeps_section(folder=BENCH):
+    "The tables of sweeps that were measured, each with its command; nothing if none was."
+    parts = [SWEEPS]
+    for name, command in OF_SWEEPS.items():
+        path = folder / f"{name}.csv"
+        if path.exists():
+            table = pd.read_csv(path).fillna("").astype(str)
+            shown = markdown(table.set_index(table.columns[0]))
+            parts.append(f"[{name}.csv]({name}.csv), by `{command}`:\n\n{shown}\n")
+    return "\n".join(parts) if len(parts) > 1 else ""
+
+
 def page(folder=BENCH):
     "The page of results/bench."
     rows = target_rows(folder)
@@ -128,7 +152,8 @@ def page(folder=BENCH):
     summary = f"{len(rows) - missed} of {len(rows)} targets are held, {missed} are missed."
     table = markdown(rows.set_index("what"))
     beside = f"{BESIDE}\n{markdown(beside_table(folder))}\n"
-    return f"{INTRODUCTION}\n{summary}\n\n{table}\n\n{beside}\n{REASONS}"
+    parts = [INTRODUCTION, f"{summary}\n\n{table}\n", beside, REASONS, sweeps_section(folder)]
+    return "\n".join(filter(None, parts))
 
 
 def main(arguments=None):

@@ -6,7 +6,7 @@
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'KEPT_AS_IT_IS', 'clone_folder', 'Destination', 'NotebooksFailed',
            'past_seconds', 'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables',
            'make_leak_tables', 'sweep_jobs', 'waiting_for', 'run_stages', 'Wanted', 'sweep', 'sweep_parts',
-           'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source', 'files_below',
+           'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source', 'by_place',
            'first_difference', 'stale_files', 'compared']
 
 # %% ../../nbs/report/67_publishing.ipynb #a2408c21
@@ -419,8 +419,8 @@ def is_source(path: Path) -> bool:
     return kept or path.suffix == ".jsonl" or path == Path("README.md")
 
 
-def files_below(folder: Path) -> dict[Path, Path]:
-    "{path below a folder: path} of its files."
+def by_place(folder: Path) -> dict[Path, Path]:
+    "{place below a folder: path} of its files."
     return {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
 
 # %% ../../nbs/report/67_publishing.ipynb #5c93534d
@@ -445,7 +445,7 @@ def stale_files(results: Path | str, readme: Path | str | None = None) -> list[s
     readme: see `write_all`. Nothing is written there; all is made anew in a temporary folder.
     """
     results = Path(results)
-    held = files_below(results)
+    held = by_place(results)
     with TemporaryDirectory() as home:
         made, page = Path(home, "results"), Path(home, "README.md")
         for below, path in held.items():
@@ -456,14 +456,14 @@ def stale_files(results: Path | str, readme: Path | str | None = None) -> list[s
         if readme is not None:
             shutil.copyfile(readme, page)
         write_all(made, page if readme is not None else None)
-        stale = compared(held, files_below(made))
+        stale = compared(held, by_place(made))
         if readme is not None:
             stale += compared({Path("README.md"): Path(readme)}, {Path("README.md"): page})
     return stale
 
 
 def compared(held: Mapping[Path, Path], made: Mapping[Path, Path]) -> list[str]:
-    "A sentence for each file that is not the one made; both as `files_below` gives them."
+    "A sentence for each file that is not the one made; both as `by_place` gives them."
     sentences = []
     for below in sorted({*held, *made}):
         if below not in held:
