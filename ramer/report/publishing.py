@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'KEPT_AS_IT_IS', 'clone_folder', 'Destination', 'NotebooksFailed',
            'past_seconds', 'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables',
-           'make_leak_tables', 'sweep_jobs', 'waiting_for', 'run_stages', 'Wanted', 'sweep', 'sweep_parts',
+           'make_leak_tables', 'sweep_jobs', 'waiting_for', 'run_stages', 'summary', 'Wanted', 'sweep', 'sweep_parts',
            'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source', 'by_place',
            'first_difference', 'stale_files', 'compared']
 
@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -247,6 +248,13 @@ def run_stages(staged: Mapping[str, Sequence[Job]], to: Destination) -> list[Fai
             collect_tuning(to.runs, to.choices(tuned_first=True))
     return failed
 
+
+def summary(asked: Sequence[Job], failed: Sequence[Failed], minutes: float) -> str:
+    "What came of the notebooks that were asked for, in one line."
+    left = len(jobs_left(asked))
+    line = f"{len(asked) - left} of {len(asked)} notebooks are done, after {minutes:.1f} minutes"
+    return f"{line}; {len(failed)} failed, {left - len(failed)} were not begun" if left else line
+
 # %% ../../nbs/report/67_publishing.ipynb #3ad2c80d
 @dataclass(frozen=True)
 class Wanted:
@@ -307,7 +315,10 @@ def sweep_parts(grid: str, parts: Sequence[Part], to: Destination, wanted: Wante
     if wanted.dry_run:
         return planned
     to.say(planned)
-    return reported_tables(grid, to, run_stages(staged, to), whole=wanted.is_all)
+    start = time.monotonic()
+    failed = run_stages(staged, to)
+    to.say(summary(asked, failed, (time.monotonic() - start) / 60))
+    return reported_tables(grid, to, failed, whole=wanted.is_all)
 
 
 def reported_tables(grid: str, to: Destination, failed: Sequence[Failed], whole: bool) -> str:
