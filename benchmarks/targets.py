@@ -139,7 +139,7 @@ def sweeps_section(folder=BENCH):
     for name, command in OF_SWEEPS.items():
         path = folder / f"{name}.csv"
         if path.exists():
-            table = pd.read_csv(path).fillna("").astype(str)
+            table = pd.read_csv(path, dtype=str).fillna("")
             shown = markdown(table.set_index(table.columns[0]))
             parts.append(f"[{name}.csv]({name}.csv), by `{command}`:\n\n{shown}\n")
     return "\n".join(parts) if len(parts) > 1 else ""
