@@ -518,6 +518,9 @@ def sweep_grid(
     typer.echo(sweep(grid, to, wanted))
 
 # %% ../nbs/82_cli.ipynb #5e1f0a77
+#| export
+
+# %% ../nbs/82_cli.ipynb #d36fecb6
 @app.command("report")
 def report(
     folder: Annotated[Path | None, typer.Argument(help="results; default: the clone's")] = None,
@@ -564,7 +567,7 @@ def events(
         raise FileNotFoundError(f"{runs} holds no finished run; expected one of `ramer sweep`")
     typer.echo(f"{len(written)} runs; look with tensorboard --logdir {folder}")
 
-
+# %% ../nbs/82_cli.ipynb #200227ce
 @app.command("study")
 def study(
     names: Annotated[list[str] | None, typer.Argument(help="studies; default: all")] = None,

@@ -6,7 +6,8 @@
 __all__ = ['Line', 'OF_CLIPS', 'write_lines', 'read_lines', 'line_order', 'lacking', 'known_of', 'numbers_of', 'clips_line',
            'held_out_clips', 'collect', 'collected_lines', 'judged_lines', 'check_repetition', 'seeds_of',
            'StoredLines', 'GroupedLines', 'Results', 'line_right', 'grouped_line', 'counted_line', 'read_results',
-           'read_dataset', 'clips_by_fold', 'by_method', 'read_runs', 'without_clips', 'write_events', 'scalars_of']
+           'read_dataset', 'clips_by_fold', 'by_method', 'read_runs', 'all_lines', 'without_clips', 'write_events',
+           'scalars_of']
 
 # %% ../../nbs/runs/41_results.ipynb #932affe6
 import json
@@ -16,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from ..conditions import all_conditions
@@ -186,7 +188,7 @@ def seeds_of(lines: Iterable[Line]) -> set[int]:
     "The training seeds of some lines."
     return {line["seed"] for line in lines}
 
-
+# %% ../../nbs/runs/41_results.ipynb #424f8c1c
 @dataclass(frozen=True)
 class StoredLines:
     """The lines of one data set.
@@ -233,23 +235,6 @@ class StoredLines:
                 of_condition[line["seed"], line["fold"]] = line
         return found
 
-    def found(
-        self, method: str, condition: str, folds: Sequence[int], seeds: Sequence[int]
-    ) -> dict[tuple[int, int], Line]:
-        """{(seed, fold): line} of one method and condition.
-
-        Raises ValueError if the line of a fold or seed is missing.
-        """
-        found = self.by_run[method].get(condition, {})
-        wanted = [(seed, fold) for seed in seeds for fold in folds]
-        absent = [run for run in wanted if run not in found]
-        if absent or not seeds:
-            raise ValueError(
-                f"{self.dataset}, {method}, {condition}: no line for (seed, fold) {absent}; "
-                "finish the sweep"
-            )
-        return found
-
 # %% ../../nbs/runs/41_results.ipynb #014e020a
 @dataclass(frozen=True)
 class GroupedLines(StoredLines):
@@ -266,6 +251,23 @@ class GroupedLines(StoredLines):
     def group_folds(self, folds: Sequence[int]) -> np.ndarray:
         "(G,) int: the fold of each group, folds in order."
         return np.concatenate([np.full(len(self.groups[fold][1]), fold) for fold in folds])
+
+    def found(
+        self, method: str, condition: str, folds: Sequence[int], seeds: Sequence[int]
+    ) -> dict[tuple[int, int], Line]:
+        """{(seed, fold): line} of one method and condition.
+
+        Raises ValueError if the line of a fold or seed is missing.
+        """
+        found = self.by_run[method].get(condition, {})
+        wanted = [(seed, fold) for seed in seeds for fold in folds]
+        absent = [run for run in wanted if run not in found]
+        if absent or not seeds:
+            raise ValueError(
+                f"{self.dataset}, {method}, {condition}: no line for (seed, fold) {absent}; "
+                "finish the sweep"
+            )
+        return found
 
     def stacked(
         self,
@@ -413,10 +415,7 @@ def read_runs(folder: Path | str) -> pd.DataFrame:
     Columns: what a line has (data set, method, fold, seed, condition, seconds, hashes, ...), and
     each metric of its confusion matrix, as a share. Raises FileNotFoundError if there is none.
     """
-    paths = [p for p in sorted(Path(folder).glob("runs/*/*.jsonl")) if p.stem != "clips"]
-    lines = [line for path in paths for line in read_lines(path)]
-    if not paths:
-        lines = [line for rows in collected_lines(folder).values() for line in rows]
+    lines = all_lines(Path(folder))
     if not lines:
         raise FileNotFoundError(f"{folder} holds no judged run; expected one of `ramer sweep`")
     table = pd.DataFrame([without_clips(line) for line in lines])
@@ -427,6 +426,13 @@ def read_runs(folder: Path | str) -> pd.DataFrame:
     return table
 
 
+def all_lines(folder: Path) -> list[Line]:
+    "The lines of every method in a results folder, else of every finished run in a runs folder."
+    paths = [path for path in folder.glob("runs/*/*.jsonl") if path.stem != "clips"]
+    read = map(read_lines, sorted(paths)) if paths else collected_lines(folder).values()
+    return list(chain.from_iterable(read))
+
+
 def without_clips(line: Line) -> Line:
     "The entries of a line that are single values."
     return {name: value for name, value in line.items() if name not in OF_CLIPS}
@@ -434,7 +440,7 @@ def without_clips(line: Line) -> Line:
 
 OF_CLIPS = ("confusion", "predicted", "confidence", "calibration")
 
-
+# %% ../../nbs/runs/41_results.ipynb #0d978bb9
 def write_events(runs: Path | str, folder: Path | str) -> list[Path]:
     """Write a folder of TensorBoard's events for each finished run; returns those folders.
 

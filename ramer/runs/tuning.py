@@ -332,7 +332,7 @@ def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
         files.append(path)
     return files
 
-
+# %% ../../nbs/runs/38_tuning.ipynb #6fdf4364
 def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int], dict[str, Any]]:
     """{(method, fold): changes that its trials chose}, for every fold that can be tested.
 
