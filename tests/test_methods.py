@@ -16,6 +16,7 @@ from ramer.data.clips import Clips
 from ramer.data.datasets import load_dataset
 from ramer.data.worlds import WORLDS, World, sample
 from ramer.evaluation.protocol import Protocol, cut_dev, judged_conditions
+from ramer.methods import classical
 from ramer.methods.pretraining import pretrain
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.methods.training import computing_on
@@ -83,6 +84,15 @@ def largest_difference(one, other):
     return np.abs(one - other).max()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    "Boosting adds 20 trees a class rather than 100: what every method promises needs no more."
+    full = classical.trees
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classical, "trees", lambda config: full(config).set_params(max_iter=20))
+        yield
+
+
 @pytest.fixture(scope="session")
 def parts():
     protocol = Protocol(load_dataset("gaussian"))
@@ -99,8 +109,8 @@ def mask(clips):
     return random_masks(len(clips), 3, np.random.default_rng(0))
 
 
-@pytest.fixture(scope="session")
-def fitted(parts):
+@pytest.fixture(scope="module")
+def fitted(parts, few_trees):
     stage1 = pretrain(*parts, config_of("ramer"))
     methods = {name: make_method(config_of(name), stage1) for name in METHODS}
     methods["ramer-released"] = make_method(config_of("ramer-released"))  # has another stage 1
