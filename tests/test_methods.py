@@ -122,7 +122,7 @@ def brief(name):
     return {"epochs": 2} if BRIEF.get(name, {}).get("epochs", 2) > 2 else {}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def begun(fitted, parts):
     "What gives a method that was fitted as `brief` says, once."
 
