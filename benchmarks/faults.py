@@ -278,7 +278,7 @@ def within_row(sweeps, fault):
     "A fault within one training; then the same command without it."
     name, says = WITHIN[fault]
     runs = sweeps.home / name
-    options = ("--timeout", "10") if name == "hangs" else ()
+    options = ("--timeout", "60") if name == "hangs" else ()
     code, said = sweeps.finish(runs, ":".join(map(str, (name, *HIT))), *options)
     lines = reported(said)
     notebook = runs / "notebooks" / "gaussian" / "train-0-seed0-fold1.ipynb"
