@@ -192,20 +192,27 @@ def went_on(sweeps, fault, runs, ended, checks, kept=None):
     return facts | {"compared": f"{len(sweeps.expected)} files"}
 
 
-def killed_row(sweeps, kills, seed):
-    "Kill whole sweeps at random moments; each goes on, to be killed again, until it is done."
+def killed_row(sweeps, kills, seed, within=None):
+    """Kill whole sweeps at random moments; each goes on, to be killed again, until it is done.
+
+    within: seconds from the start of the command, of which any is as likely; default: as many as a
+    sweep takes that is not disturbed.
+    """
+    within = within or sweeps.seconds
     rng = np.random.default_rng(seed)
     moments = Counter()
     lost, survived, number = [], 0, 0
     while moments.total() < kills:
         runs = sweeps.home / f"killed-{number}"
         before = moments.total()
-        code, gone_or_unequal = kill_until_done(sweeps, runs, rng, kills, moments)
+        code, gone_or_unequal = kill_until_done(
+            sweeps, runs, (rng.uniform(0, within) for _ in range(kills - before)), moments
+        )
         lost += gone_or_unequal
         survived += (moments.total() - before) * (code == 0)
         shutil.rmtree(runs)
         number += 1
-    print("lost to kills:", *lost, sep="\n")
+    print("lost to kills:", *lost, sep="\n", flush=True)
     when = ", ".join(f"{moments[name]} while {name}" for name in MOMENTS)
     compared = f"{len(sweeps.expected)} files of each of {number} sweeps; killed {when}"
     facts = {"fault": "kill -9 of the sweep", "injected": moments.total(), "survived": survived}
@@ -220,13 +227,16 @@ def moment_of(said):
     return MOMENTS[sum(title in said for title in ("train:", "conditions:", "tables:"))]
 
 
-def kill_until_done(sweeps, runs, rng, kills, moments):
-    "Kill a sweep, and what goes on from it, until one ends: its exit code, and what is lost."
+def kill_until_done(sweeps, runs, limits, moments):
+    """Kill a sweep, and what goes on from it, until one ends: its exit code, and what is lost.
+
+    limits: seconds after which each is killed; then there is none, and one ends.
+    """
     stamps, lost = {}, []
     while True:
         process = sweeps.start(runs)
         try:
-            process.wait(rng.uniform(0, sweeps.seconds) if moments.total() < kills else None)
+            process.wait(next(limits, None))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -268,7 +278,7 @@ def within_row(sweeps, fault):
     "A fault within one training; then the same command without it."
     name, says = WITHIN[fault]
     runs = sweeps.home / name
-    options = ("--timeout", "10") if name == "hangs" else ()
+    options = ("--timeout", "60") if name == "hangs" else ()
     code, said = sweeps.finish(runs, ":".join(map(str, (name, *HIT))), *options)
     lines = reported(said)
     notebook = runs / "notebooks" / "gaussian" / "train-0-seed0-fold1.ipynb"
@@ -385,12 +395,12 @@ def can_mount(home):
         return False
 
 
-def rows_of(kind, sweeps, kills, seed):
+def rows_of(kind, sweeps, asked):
     "The rows of one kind of faults; none where they need a file system that cannot be mounted."
     if kind == "kills":
-        yield killed_row(sweeps, kills, seed)
+        yield killed_row(sweeps, asked.kills, asked.seed, asked.within)
     elif kind == "together":
-        yield together_row(sweeps, 5, seed)
+        yield together_row(sweeps, 5, asked.seed)
     elif kind == "within":
         for fault in WITHIN:
             yield within_row(sweeps, fault)
@@ -418,13 +428,14 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--within", type=float, help="seconds in which a sweep is killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=BENCH / "faults.csv")
     asked = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as home:
         sweeps = Sweeps(home)
         for kind in asked.kinds:
-            for row in rows_of(kind, sweeps, asked.kills, asked.seed):
+            for row in rows_of(kind, sweeps, asked):
                 written(row, asked.out)
 
 
