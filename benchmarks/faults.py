@@ -265,7 +265,9 @@ def together_row(sweeps, times, seed):
         shutil.rmtree(runs)
     print("lost to two sweeps in one folder:", *lost, sep="\n")
     facts = {"fault": "two sweeps in one folder", "injected": times, "survived": survived}
-    compared = f"{len(sweeps.expected)} files of each; every run trained once"
+    compared = (
+        f"{len(sweeps.expected)} files of each; four of the eight trainings counted: once each"
+    )
     return facts | {"lost": len(lost), "compared": compared}
 
 
