@@ -18,7 +18,7 @@ import pytest
 
 from ramer.cli import main
 from ramer.runs.jobs import Job
-from ramer.runs.sweep import ended_jobs, execute, is_done, job_key, locked, log_of, run_jobs
+from ramer.runs.sweep import Failed, ended_jobs, execute, is_done, job_key, locked, log_of, run_jobs
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # as when one of them is run
@@ -60,15 +60,15 @@ def job_of(name, folder):
 @FORKED
 def test_what_fails_is_one_line_each_and_the_rest_goes_on(notebooks, capsys):
     jobs = [job_of(name, notebooks) for name in ("hangs", "raises", "killed", "well")]
-    assert run_jobs(jobs, 2, "faults", timeout=2) == 3
-    said = [line for line in capsys.readouterr().out.splitlines() if str(notebooks) in line]
+    failed = run_jobs(jobs, 2, "faults", timeout=10)
+    assert {job.notebook for job, _ in failed} == {"hangs", "raises", "killed"}
+    said = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
     expected = {
         "raises": "cell 2: RuntimeError: first line",
         "killed": "its kernel was killed, perhaps for want of memory; see its .log",
         "hangs": "a cell took longer than --timeout allows, and was ended",
     }
-    lines = [f"{job_of(name, notebooks).out}: {error}" for name, error in expected.items()]
-    assert sorted(said) == sorted(lines)
+    assert sorted(said) == sorted(f"{name}: {error}" for name, error in expected.items())
     for job in jobs:
         cells = json.loads(job.out.read_text())["cells"]
         assert "number = 1" in "".join("".join(cell["source"]) for cell in cells)
@@ -141,9 +141,11 @@ def swept(monkeypatch, runs, failing):
 
     def run(jobs, workers, title, *given, **more):
         stages.append((title, len(jobs)))
-        return failing.get(title, 0)
+        return [Failed(job, "it went wrong") for job in jobs[: failing.get(title, 0)]]
 
     monkeypatch.setattr("ramer.report.publishing.run_jobs", run)
+    (runs / "results").mkdir()
+    (runs / "results" / "comparison.txt").write_text("what the others gave")
     with pytest.raises(SystemExit) as ended:
         main(["sweep", "quick", "--runs", str(runs)])
     return ended.value.code, stages
@@ -153,9 +155,13 @@ def test_notebooks_that_failed_are_exit_code_1_and_their_data_set_waits(
     tmp_path, monkeypatch, capsys
 ):
     code, stages = swept(monkeypatch, tmp_path, {"train": 1})
-    assert code == 1 and stages == [("train", 2), ("conditions", 0)]
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("ramer: train: 1 notebooks failed; ") and "same command" in said
+    assert code == 1 and stages == [("train", 2), ("conditions", 0), ("tables", 1)]
+    said = capsys.readouterr().err.splitlines()
+    assert said[-3:-1] == [
+        "ramer: 1 notebooks failed:",
+        "  gaussian/train-0-seed0-fold0: it went wrong",
+    ]
+    assert "same command" in said[-1] and "what the others gave" in said
 
 
 def test_a_runs_folder_that_cannot_be_is_bad_input(tmp_path, capsys):

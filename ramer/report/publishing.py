@@ -328,7 +328,11 @@ def reported_tables(grid: str, to: Destination, failed: Sequence[Failed], whole:
     """
     if failed and (to.publish or to.fail_fast):
         raise NotebooksFailed(failed, to.notebooks)
-    made = make_leak_tables(to) if grid == "leaks" else make_tables(to, whole and grid == "publish")
+    try:
+        is_whole = whole and grid == "publish"
+        made = make_leak_tables(to) if grid == "leaks" else make_tables(to, is_whole)
+    except NotebooksFailed as error:
+        raise NotebooksFailed([*failed, *error.failed], to.notebooks) from None
     if failed:
         to.say(made)
         raise NotebooksFailed(failed, to.notebooks)
