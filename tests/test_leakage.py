@@ -156,12 +156,17 @@ def test_no_id_group_or_feature_is_in_two_parts(name):
         assert not protocol.leaks
 
 
-def raw(name):
-    "(learnable, test) of a fold, straight from a file of features that no loader is asked for."
+def raw_columns(name):
+    "The columns of a file of features."
     try:
-        columns = np.load(data_root() / f"{name}.npz")
+        return np.load(data_root() / f"{name}.npz")
     except FileNotFoundError:
         pytest.skip(f"{name}.npz is not present")
+
+
+def raw(name):
+    "(learnable, test) of a fold, straight from a file of features that no loader is asked for."
+    columns = raw_columns(name)
     known, names = RAW[name]
     features = {m: columns[column].astype(np.float32) for m, column in known.items()}
     ids, groups = (columns[column].astype(str) for column in names)
@@ -192,7 +197,7 @@ def two_parts(name):
 
 
 def raw_twitter():
-    columns = np.load(data_root() / "twitter_absa.npz")
+    columns = raw_columns("twitter_absa")
     rows = np.flatnonzero(columns["year"] == 2017)
     features = {m: columns[c][rows].astype(np.float32) for m, c in RAW["twitter_absa"][0].items()}
     groups, present = columns["group"][rows].astype(str), columns["here"][rows]
