@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -483,19 +483,16 @@ def tried_on(
     """
     from ramer.methods.registry import configure
     from ramer.runs.training import keeping_stage1
-    from ramer.runs.tuning import TuningClips, deciding, try_all, tune_run
+    from ramer.runs.tuning import TuningClips, deciding, tune_method, tune_run
 
     data = f"{parts.train.hash()}-{parts.dev.hash()}"
     clips = TuningClips(parts.train, parts.dev, data, {})
     made = []
     with keeping_stage1(out):
         for name in deciding(methods) or methods:
-
-            def try_one(change: dict, name: str = name) -> dict[str, Any]:
-                config = configure("own", name, seed=seed, **fields | change)
-                return tune_run(config, change, clips, out)
-
-            made += try_all(name, budget, try_one) or [try_one({})]
+            configured = partial(configure, "own", name, seed=seed, **fields)
+            trials = tune_method(configured, name, budget, clips, out)
+            made += trials or [tune_run(configured(), {}, clips, out)]
     return made
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEFT', 'MANIFEST', 'write_bytes', 'write_text', 'exchange', 'locked', 'is_held', 'left_beside', 'settle',
-           'check_replaceable', 'put_in_place', 'new_folder', 'file_hash', 'facts_hash', 'sign_folder', 'read_manifest',
-           'read_signed', 'check_unpacked', 'file_name', 'one_line']
+           'check_replaceable', 'put_in_place', 'new_folder', 'files_below', 'file_hash', 'facts_hash', 'sign_folder',
+           'read_manifest', 'read_signed', 'check_unpacked', 'file_name', 'one_line']
 
 # %% ../nbs/01_io.ipynb #6cf69f40
 import ctypes
@@ -162,6 +162,11 @@ def new_folder(
 
 # %% ../nbs/01_io.ipynb #065f783a
 MANIFEST = "manifest.json"
+
+
+def files_below(folder: Path) -> list[Path]:
+    "The files of a folder and the folders in it, sorted."
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def file_hash(path: Path) -> str:

@@ -157,6 +157,13 @@ def run_in_thread(jobs, engine):
     return thread, failed
 
 
+def check_sent(thread, failed, jobs, home):
+    "Jobs that were sent end well, and what came back is what this machine makes of them."
+    thread.join(300)
+    assert failed == [[]]
+    check_as_here(jobs, home / "runs", home / "here")
+
+
 def seeds_of(runs, count):
     return [train_job(runs, ["prior", "zero"], seed) for seed in range(count)]
 
@@ -212,9 +219,7 @@ def test_a_worker_that_is_killed_loses_no_job(machines, tmp_path):
     thread, failed = run_in_thread(jobs, on_cluster(machines.address))
     wait_until(lambda: machines.is_running("first") and machines.is_running("second"))
     machines.kill("first")
-    thread.join(300)
-    assert failed == [[]]
-    check_as_here(jobs, tmp_path / "runs", tmp_path / "here")
+    check_sent(thread, failed, jobs, tmp_path)
 
 
 @pytest.mark.slow
@@ -260,9 +265,7 @@ def test_jobs_wait_for_a_worker_and_one_that_joins_late_has_its_share(machines, 
     machines.worker("late")
     wait_until(lambda: machines.is_running("late"))
     assert machines.is_running("first") and not failed
-    thread.join(300)
-    assert failed == [[]]
-    check_as_here(jobs, tmp_path / "runs", tmp_path / "here")
+    check_sent(thread, failed, jobs, tmp_path)
 
 
 @pytest.mark.slow
@@ -342,9 +345,7 @@ def test_a_sweep_here_waits_for_what_another_one_has_sent(machines, tmp_path):
     thread, failed = run_in_thread(jobs, on_cluster(machines.address))
     wait_until(lambda: machines.is_running("first"))
     assert run_jobs(jobs, 1, "here too") == []
-    thread.join(300)
-    assert failed == [[]]
-    check_as_here(jobs, tmp_path / "runs", tmp_path / "here")
+    check_sent(thread, failed, jobs, tmp_path)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'WEIGHTS', 'AT_LEAST_ZERO', 'RANGES', 'range_of', 'check_field', 'Settings', 'check_lists',
-           'ClassicalSettings', 'GatedSettings', 'Config']
+           'ClassicalSettings', 'GatedSettings', 'Config', 'run_name']
 
 # %% ../../nbs/methods/12_config.ipynb #46a6474a
 import hashlib
@@ -207,3 +207,8 @@ class Config(GatedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_lists(self.policy, self.exclude)
+
+# %% ../../nbs/methods/12_config.ipynb #56097f96
+def run_name(config: Config) -> str:
+    "The run that a config is of, as errors and logs name it."
+    return f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from ..evaluation.metrics import confusion_matrix, ua
 from .checkpoints import next_checkpoint
-from .config import Config
+from .config import Config, run_name
 from typing import Any, NamedTuple
 
 # %% ../../nbs/methods/15_training.ipynb #6927d6ab
@@ -202,10 +202,9 @@ def train_epoch(
     for rows in torch.randperm(n_clips).split(config.batch):
         value = loss(rows)
         if not torch.isfinite(value):
-            run = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
             raise FloatingPointError(
-                f"{run}: the loss became {value.item()} in epoch {epoch} with learning_rate "
-                f"{config.learning_rate:g}; lower it"
+                f"{run_name(config)}: the loss became {value.item()} in epoch {epoch} with "
+                f"learning_rate {config.learning_rate:g}; lower it"
             )
         optimiser.zero_grad()
         value.backward()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'KEPT_AS_IT_IS', 'clone_folder', 'Destination', 'NotebooksFailed',
-           'past_seconds', 'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables',
+           'past_seconds', 'means', 'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables',
            'make_leak_tables', 'sweep_jobs', 'waiting_for', 'run_stages', 'summary', 'Wanted', 'sweep', 'sweep_parts',
            'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source', 'by_place',
            'first_difference', 'stale_files', 'compared']
@@ -27,6 +27,7 @@ import pandas as pd
 import ramer
 from ..conditions import choose
 from ..data.datasets import available_datasets, load_dataset
+from ..io import files_below
 from .claims import write_claims
 from .readme import write_front
 from .writing import write_report
@@ -94,11 +95,10 @@ class Destination:
         "The folder of executed notebooks."
         return self.runs / "notebooks"
 
-    def run(self, jobs: Sequence[Job], title: str, workers: int | None = None) -> list[Failed]:
+    def run(self, jobs: Sequence[Job], title: str) -> list[Failed]:
         "Execute jobs, each with one thread; returns those that failed. The others are kept."
         os.environ.update(ONE_THREAD)
-        at_a_time = workers or self.workers
-        return run_jobs(jobs, at_a_time, title, self.timeout, self.fail_fast, self.engine)
+        return run_jobs(jobs, self.workers, title, self.timeout, self.fail_fast, self.engine)
 
     def run_alone(self, job: Job, title: str) -> None:
         "Execute one job on this machine. Raises NotebooksFailed if it failed."
@@ -128,7 +128,11 @@ class NotebooksFailed(RuntimeError):
 def past_seconds(results: Path, dataset: str) -> dict[str, float]:
     "{method: mean seconds of a training} in the lines of a results folder; empty if it has none."
     paths = [p for p in (results / "runs" / dataset).glob("*.jsonl") if p.stem != "clips"]
-    of_each = {path.stem: [line["seconds"] for line in read_lines(path)] for path in paths}
+    return means({path.stem: [line["seconds"] for line in read_lines(path)] for path in paths})
+
+
+def means(of_each: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    "{name: mean of its numbers}, without names that have none."
     return {name: sum(each) / len(each) for name, each in of_each.items() if each}
 
 
@@ -139,7 +143,7 @@ def seconds_in_runs(runs: Path, dataset: str) -> dict[str, float]:
         histories = json.loads(path.read_text())["histories"].values()
         seconds = sum(history["seconds"] for history in histories)
         of_each.setdefault(path.parts[-4], []).append(seconds)
-    return {name: sum(each) / len(each) for name, each in of_each.items()}
+    return means(of_each)
 
 
 def minutes_of(jobs: Sequence[Job], past: Mapping[str, float]) -> float | None:
@@ -199,8 +203,8 @@ def make_tables(to: Destination, whole: bool) -> str:
     parameters = {name: str(path) for name, path in folders.items()} | {"publish": to.publish}
     to.run_alone(Job("tables", out, parameters, always=True), "tables")
     if to.publish:
-        write_leaks(to.results)  # what choosing on test is worth comes from these lines
-        write_front(to.results, clone_folder() / "README.md")
+        leaks = write_leaks(to.results)  # what choosing on test is worth comes from these lines
+        write_front(to.results, clone_folder() / "README.md", leaks)
         return f"published to {to.results}; read the change with git diff"
     return (to.results / "comparison.txt").read_text()
 
@@ -208,9 +212,9 @@ def make_tables(to: Destination, whole: bool) -> str:
 def make_leak_tables(to: Destination) -> str:
     "Write what each leak was measured to be worth; returns the table as Markdown."
     collect_leaks(to.runs, to.results)
-    write_leaks(to.results)
+    leaks = write_leaks(to.results)
     if to.publish:
-        write_front(to.results, clone_folder() / "README.md")
+        write_front(to.results, clone_folder() / "README.md", leaks)
     return (to.results / "leaks" / "inflation.md").read_text()
 
 
@@ -436,7 +440,7 @@ def is_source(path: Path) -> bool:
 
 def by_place(folder: Path) -> dict[Path, Path]:
     "{place below a folder: path} of its files."
-    return {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder): path for path in files_below(folder)}
 
 # %% ../../nbs/report/67_publishing.ipynb #5c93534d
 def first_difference(one: bytes, other: bytes) -> str:

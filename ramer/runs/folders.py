@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from ..data.datasets import load_dataset, protocol_name
 from ..evaluation.protocol import Protocol
 from ..io import locked
-from ..methods.config import Config
+from ..methods.config import Config, run_name
 from .provenance import code_of
 
 # %% ../../nbs/runs/36_folders.ipynb #fbc2f477
@@ -136,8 +136,7 @@ def each_run(configs: Sequence[Config], do: Callable[[Config], Any]) -> list[Any
         except Exception as error:
             errors.append(error)
             if len(configs) > 1:
-                run = f"{config.method} on {config.dataset}, fold {config.fold}, seed {config.seed}"
-                log.error("%s: %s: %s", run, type(error).__name__, error)
+                log.error("%s: %s: %s", run_name(config), type(error).__name__, error)
     if len(errors) > 1:
         said = "; ".join(dict.fromkeys(map(str, errors)))  # a full disk says the same of each
         raise RuntimeError(f"{len(errors)} of {len(configs)} runs failed: {said}")

@@ -248,7 +248,7 @@ class GridFile:
         Raises as `listed_folders` and `plugged_class` do.
         """
         folders = [*listed_folders().values(), *self.folders]
-        methods = {name: value for name, value in listed_methods()} | dict(self.own_methods)
+        methods = dict(listed_methods()) | dict(self.own_methods)
         listed = {
             OWN_FOLDERS: os.pathsep.join(str(folder) for folder in dict.fromkeys(folders)),
             OWN_METHODS: json.dumps(methods),

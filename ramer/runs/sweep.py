@@ -29,10 +29,10 @@ import ramer
 from ..conditions import choose
 from ..data.datasets import data_root, user_folders
 from ..methods.registry import METHODS, listed_methods, plug_in
-from ..io import is_held, locked, write_text
+from ..io import file_hash, files_below, is_held, locked, write_text
 from .jobs import Job
 from .provenance import source_of
-from .tuning import TUNED_AS
+from .tuning import choice_files
 
 # %% ../../nbs/runs/44_sweep.ipynb #49bd2fcf
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -45,7 +45,7 @@ def experiments() -> Path:
     return clone if clone.exists() else package / "experiments"
 
 
-def check_parameters(notebook: Path, parameters: dict) -> None:
+def check_parameters(notebook: Path, parameters: Iterable[str]) -> None:
     """Raise ValueError for a notebook without a parameters cell, or a parameter it does not have.
 
     papermill itself only warns, and the run would go on with the default.
@@ -77,8 +77,7 @@ def package_hash() -> str:
 @cache
 def hash_of_file(path: Path, size: int, changed: int) -> str:
     "The SHA-256 of a file that has this size, in bytes, and was changed then, in nanoseconds."
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)
 
 
 def own_files(job: Job) -> list[Path]:
@@ -86,13 +85,12 @@ def own_files(job: Job) -> list[Path]:
     given = job.parameters
     datasets = dict.fromkeys([*given.get("datasets", ()), given.get("dataset", "")])
     folders = user_folders()
-    files = [file for name in datasets if name in folders for file in folders[name].rglob("*")]
+    files = [file for name in datasets if name in folders for file in files_below(folders[name])]
     sources = [source_of(method) for method in given.get("methods", ()) if method in METHODS]
     files += [source for source in sources if source]
     if "tuning" in given:
-        named = {name for dataset in datasets for name in (dataset, TUNED_AS.get(dataset, dataset))}
-        files += [Path(given["tuning"], f"{name}.csv") for name in named]
-    return sorted(file for file in files if file.is_file())
+        files += chain.from_iterable(choice_files(given["tuning"], name) for name in datasets)
+    return sorted(files)
 
 
 def job_key(job: Job) -> str:
@@ -485,8 +483,8 @@ def run_jobs(
     """
     from tqdm import tqdm
 
-    for job in jobs:
-        check_parameters(experiments() / f"{job.notebook}.ipynb", job.parameters)
+    for notebook, names in dict.fromkeys((job.notebook, tuple(job.parameters)) for job in jobs):
+        check_parameters(experiments() / f"{notebook}.ipynb", names)
     left = jobs_left(jobs)
     for job, _ in left:
         job.out.parent.mkdir(parents=True, exist_ok=True)

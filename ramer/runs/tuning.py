@@ -6,7 +6,8 @@
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'BUDGET', 'REMOVE_TRIAL',
            'STARTS_FROM', 'Trials', 'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold',
            'TuningClips', 'trial_path', 'tune_run', 'made_trial', 'space_of', 'proposed', 'of_three_digits', 'try_all',
-           'tune_runs', 'trial_row', 'collect_tuning', 'read_tuning', 'choice_for', 'leaves_free', 'grid']
+           'tune_method', 'tune_runs', 'trial_row', 'collect_tuning', 'choice_files', 'read_tuning', 'choice_for',
+           'leaves_free', 'grid']
 
 # %% ../../nbs/runs/38_tuning.ipynb #70b564ae
 import json
@@ -262,6 +263,24 @@ def try_all(
     return made
 
 
+def tune_method(
+    configured: Callable[..., Config],
+    method: str,
+    budget: int,
+    clips: TuningClips,
+    root: Path | str,
+) -> list[dict[str, Any]]:
+    """The trials of a method, kept or made; see `try_all` and `tune_run`.
+
+    configured: gives the config of a trial, whose change it is given as keywords.
+    """
+
+    def try_one(change: Change) -> dict[str, Any]:
+        return tune_run(configured(**change), change, clips, root)
+
+    return try_all(method, budget, try_one)
+
+
 def tune_runs(
     dataset: str,
     methods: Iterable[str],
@@ -280,14 +299,9 @@ def tune_runs(
     with keeping_stage1(root):
         for fold in dict.fromkeys(tuning_fold(known, fold) for fold in folds):
             clips = TuningClips.of(known, fold)
-
-            def try_one(change: Change, method: str, fold: int, clips: TuningClips) -> Any:
-                config = configure(dataset, method, fold, TUNING_SEED, **changes | change)
-                return tune_run(config, change, clips, root)
-
             for method in deciding(methods):
-                of_method = partial(try_one, method=method, fold=fold, clips=clips)
-                trials += try_all(method, budget, of_method)
+                configured = partial(configure, dataset, method, fold, TUNING_SEED, **changes)
+                trials += tune_method(configured, method, budget, clips, root)
     return trials
 
 # %% ../../nbs/runs/38_tuning.ipynb #6e0a0005
@@ -333,21 +347,26 @@ def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
     return files
 
 # %% ../../nbs/runs/38_tuning.ipynb #6fdf4364
+def choice_files(folder: Path | str, dataset: str) -> list[Path]:
+    """The files of what trials chose for a data set that are there: its own comes first.
+
+    A set that takes another's choices has a file of its own where its lines were made with that
+    one's earlier choices.
+    """
+    names = dict.fromkeys((dataset, TUNED_AS.get(dataset, dataset)))
+    paths = [Path(folder, f"{name}.csv") for name in names]
+    return [path for path in paths if path.exists()]
+
+
 def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int], dict[str, Any]]:
     """{(method, fold): changes that its trials chose}, for every fold that can be tested.
 
-    Empty where the data set was not tuned. A set that takes another's choices has a file of its own
-    where its lines were made with that one's earlier choices.
+    Empty where the data set was not tuned. The first of `choice_files` counts.
     """
-    if folder is None:
+    paths = [] if folder is None else choice_files(folder, dataset)
+    if not paths:
         return {}
-    own, shared = (
-        Path(folder) / f"{name}.csv" for name in (dataset, TUNED_AS.get(dataset, dataset))
-    )
-    path = own if own.exists() else shared
-    if not path.exists():
-        return {}
-    rows = pd.read_csv(path).query("chosen")
+    rows = pd.read_csv(paths[0]).query("chosen")
     picked = {(row.method, row.fold): json.loads(row.trial) for row in rows.itertuples()}
     known = load_dataset(dataset)
     chosen: dict[tuple[str, int], dict[str, Any]] = {}
