@@ -20,6 +20,7 @@ from search import BENCH, file_path, on_one_thread, write_table
 from ramer.evaluation.protocol import judged_conditions
 from ramer.data.datasets import load_dataset
 from ramer.report.publishing import clone_folder
+from ramer.runs.folders import protocols_of
 from ramer.runs.grids import grid_parts, only
 from ramer.runs.judging import judge_runs
 from ramer.runs.training import train_runs
@@ -36,9 +37,10 @@ def bare_loop(name, datasets, runs):
         configs = grid(
             part.dataset, part.methods, part.folds, part.seeds, clone_folder() / "results/tuning"
         )
-        train_runs(configs, runs)
+        protocols = protocols_of(configs)
+        train_runs(configs, runs, protocols)
         for condition in judged_conditions(*load_dataset(part.dataset).parts(0)):
-            judge_runs(configs, condition, runs)
+            judge_runs(configs, condition, runs, protocols)
 
 
 def wall_seconds(command):

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
+OPTIONAL = PROJECT["project"]["optional-dependencies"]
 PATHS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"), key=lambda path: path.name)
 NOTEBOOKS = {path.stem: json.loads(path.read_text())["cells"] for path in PATHS}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -125,3 +126,21 @@ def built_wheel(home):
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = (home / "dist").glob("*.whl")
     return wheel
+
+
+def installed_wheel(home, names):
+    """Where the programs are of an environment below a folder, with the wheel and nothing else.
+
+    names: the packages it needs, which are linked from here with all that they need.
+    """
+    wheel = built_wheel(home)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "env")], check=True)
+    [site] = (home / "env" / "lib").glob("python*/site-packages")
+    pip = [sys.executable, "-m", "pip"]
+    target = [*pip, "--python", str(home / "env/bin/python"), "install", "-q", "--no-index"]
+    subprocess.run([*target, "--no-deps", str(wheel)], check=True, capture_output=True)
+    for package in needed(names).values():
+        for name in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(package.locate_file(name))
+    return home / "env" / "bin"

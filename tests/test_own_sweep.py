@@ -4,12 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from house import DEPENDENCIES, OPTIONAL, ROOT, installed_wheel
+from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 OWN_CLASS = ROOT / "examples" / "ramer-nearest-centre" / "ramer_nearest_centre.py"
 SOME = ["--seed", "0", "--only", "*/train-*", "--only", "*/condition-*-l"]
@@ -30,11 +30,17 @@ def mine(tmp_path):
     return tmp_path
 
 
-def sweep(folder, *arguments):
-    "What the README's command did, from another folder than the file's."
+HERE = [sys.executable, "-m", "ramer"]
+
+
+def sweep(folder, *arguments, program=HERE, path=ROOT):
+    """What the README's command did, from another folder than the file's.
+
+    program: that is ramer; path: of Python's modules beside those that are installed.
+    """
     (folder / "elsewhere").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "ramer", "sweep", "../grid.yaml", "--set", '{"epochs": 1}']
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAMER_DATA": str(folder / "elsewhere")}
+    command = [*program, "sweep", "../grid.yaml", "--set", '{"epochs": 1}']
+    environment = os.environ | {"PYTHONPATH": str(path), "RAMER_DATA": str(folder / "elsewhere")}
     return subprocess.run(
         [*command, *arguments],
         cwd=folder / "elsewhere",
@@ -87,7 +93,11 @@ def test_a_part_of_it_runs_and_goes_on(mine, planned):
 
 
 @pytest.mark.slow
-def test_all_of_it_runs(mine):
-    ran = sweep(mine)
+def test_all_of_it_runs_from_a_wheel(mine, tmp_path_factory):
+    needs = [*DEPENDENCIES, *(Requirement(text).name for text in OPTIONAL["notebooks"])]
+    programs = installed_wheel(tmp_path_factory.mktemp("installed"), needs)
+    ran = sweep(mine, program=[str(programs / "ramer")], path="")
     assert ran.returncode == 0, ran.stderr
     assert len({key for key in judged(mine) if key[2] == "missing"}) == 2 * 5
+    notebook = next((mine / "elsewhere" / "runs" / "notebooks").rglob("condition-*.ipynb"))
+    assert str(programs.parent) in notebook.with_suffix(".log").read_text()

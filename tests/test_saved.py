@@ -15,7 +15,7 @@ from ramer.evaluation.protocol import Protocol
 from ramer.io import sign_folder
 from ramer.methods.registry import configure, load_method, make_method
 
-KILLS = 100
+KILLS = (20, pytest.param(100, marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,8 @@ def save_for_ever(methods, path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
-def test_a_hundred_kills_lose_nothing_and_leave_nothing(methods, protocol, tmp_path):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_lose_nothing_and_leave_nothing(kills, methods, protocol, tmp_path):
     path = tmp_path / "model"
     methods[0].save(path)
     answers = [method.predict_proba(protocol.dev) for method in methods]
@@ -133,7 +134,7 @@ def test_a_hundred_kills_lose_nothing_and_leave_nothing(methods, protocol, tmp_p
     seen, left = set(), 0
     warnings.simplefilter("ignore")  # a fork beside threads, none of which computes
     taken = np.median([seconds_of_a_save(methods[0], path) for _ in range(5)])
-    for i in range(KILLS):
+    for i in range(kills):
         child = save_for_ever(methods if i % 2 else methods[::-1], path)
         time.sleep(generator.uniform(0.1 * taken, 1.3 * taken))  # within a save, or after it
         os.kill(child, signal.SIGKILL)

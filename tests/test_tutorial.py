@@ -3,11 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from house import DEPENDENCIES, ROOT, built_wheel, needed
+from house import DEPENDENCIES, ROOT, installed_wheel
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
@@ -15,19 +14,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    "An environment with the wheel and what it depends on, linked from here, and nothing else."
-    home = tmp_path_factory.mktemp("installed")
-    wheel = built_wheel(home)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "env")], check=True)
-    [site] = (home / "env" / "lib").glob("python*/site-packages")
-    pip = [sys.executable, "-m", "pip"]
-    target = [*pip, "--python", str(home / "env/bin/python"), "install", "-q", "--no-index"]
-    subprocess.run([*target, "--no-deps", str(wheel)], check=True, capture_output=True)
-    for package in needed(DEPENDENCIES).values():
-        for name in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
-            if not (site / name).exists():
-                (site / name).symlink_to(package.locate_file(name))
-    return home / "env" / "bin"
+    return installed_wheel(tmp_path_factory.mktemp("installed"), DEPENDENCIES)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['log', 'STUDIED', 'SIZED', 'RESOURCES', 'KEPT_AS_IT_IS', 'clone_folder', 'Destination', 'NotebooksFailed',
            'past_seconds', 'means', 'seconds_in_runs', 'minutes_of', 'past_of', 'plan', 'plan_text', 'make_tables',
-           'make_leak_tables', 'sweep_jobs', 'waiting_for', 'run_stages', 'summary', 'Wanted', 'sweep', 'sweep_parts',
-           'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source', 'by_place',
-           'first_difference', 'stale_files', 'compared']
+           'make_leak_tables', 'sweep_jobs', 'waiting_for', 'longest_first', 'run_stages', 'summary', 'Wanted', 'sweep',
+           'sweep_parts', 'reported_tables', 'studied_sets', 'run_study', 'run_studies', 'write_all', 'is_source',
+           'by_place', 'first_difference', 'stale_files', 'compared']
 
 # %% ../../nbs/report/67_publishing.ipynb #a2408c21
 import json
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -237,12 +238,28 @@ def waiting_for(dataset: str) -> set[str]:
     return {dataset, *(name for name, other in TUNED_AS.items() if other == dataset)}
 
 
+def longest_first(jobs: Sequence[Job], to: Destination) -> list[Job]:
+    """Train jobs in the order in which workers end together: the longest first, by past runs.
+
+    Those of which nothing is known lead.
+    """
+    sets = dict.fromkeys(job.parameters["dataset"] for job in jobs)
+    past = {dataset: past_of(dataset, to) for dataset in sets}
+
+    def minutes(job: Job) -> float:
+        known = minutes_of([job], past[job.parameters["dataset"]])
+        return inf if known is None else known
+
+    return sorted(jobs, key=minutes, reverse=True)
+
+
 def run_stages(staged: Mapping[str, Sequence[Job]], to: Destination) -> list[Failed]:
     "Run the jobs of each stage, without the data sets of which one failed; returns what failed."
     failed: list[Failed] = []
     left_out: set[str] = set()
     for title, jobs in staged.items():
-        failed += to.run([job for job in jobs if job.parameters["dataset"] not in left_out], title)
+        kept = [job for job in jobs if job.parameters["dataset"] not in left_out]
+        failed += to.run(longest_first(kept, to) if title == "train" else kept, title)
         if failed and to.fail_fast:
             break
         for job, _ in failed:

@@ -10,7 +10,7 @@ __all__ = ['DIGITS', 'NOT_JUDGED', 'VALUES', 'encode', 'decode', 'confidence_lev
 import json
 import numpy as np
 import pandas as pd
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from scipy.special import expit, logit
 from typing import Any
@@ -26,6 +26,7 @@ from ..methods.registry import load_method
 from ..methods.training import History
 from ..retrieval.store import Hits
 from ramer.runs.folders import (
+    SplitKey,
     each_run,
     finished,
     protocols_of,
@@ -177,15 +178,21 @@ def judge_run(
     return line
 
 
-def judge_runs(configs: Sequence[Config], condition: str, root: Path | str) -> list[dict[str, Any]]:
+def judge_runs(
+    configs: Sequence[Config],
+    condition: str,
+    root: Path | str,
+    protocols: Mapping[SplitKey, Protocol] | None = None,
+) -> list[dict[str, Any]]:
     """The lines of finished runs under one condition, in the configs' order; see `judge_run`.
 
+    protocols: `protocols_of` the configs, if they are made already.
     One that fails does not stop the others; see `each_run` for what is raised then.
     """
-    protocols = protocols_of(configs)
+    known = protocols or protocols_of(configs)
 
     def judge(config: Config) -> dict[str, Any]:
-        return judge_run(config, condition, protocols[split_key(config)], root)
+        return judge_run(config, condition, known[split_key(config)], root)
 
     return each_run(configs, judge)
 

@@ -31,7 +31,7 @@ from ..data.datasets import data_root, user_folders
 from ..methods.registry import METHODS, listed_methods, plug_in
 from ..io import file_hash, files_below, is_held, locked, write_text
 from .jobs import Job
-from .provenance import source_of
+from .provenance import code_hash, remember_code, source_of
 from .tuning import choice_files
 
 # %% ../../nbs/runs/44_sweep.ipynb #49bd2fcf
@@ -366,14 +366,18 @@ def sign(part: Path, out: Path, signature: dict) -> None:
     part.unlink()
 
 
-def work(job: Job, key: str, timeout: int, environment: dict[str, str], tells: Any) -> None:
+def work(
+    job: Job, key: str, timeout: int, environment: dict[str, str], code: str, tells: Any
+) -> None:
     """Execute one notebook, and tell the error.
 
     environment: of the sweep, which may have changed since this process was copied.
+    code: the sweep's `code_hash`, as working it out takes longer than many a notebook's cells.
     tells: a Connection.
     """
     os.environ.clear()
     os.environ.update(environment)
+    remember_code(code)
     plug_in(listed_methods())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     kernel = WaitingKernel() if COPIED else None
@@ -438,7 +442,7 @@ def ended_jobs(
         while True:
             while left and len(running) < workers:
                 job, key = take_free(left)
-                running.append(Running.start(context, job, key, timeout, environment))
+                running.append(Running.start(context, job, key, timeout, environment, code_hash()))
             if not running:
                 return
             heard = connection.wait([each.hears for each in running])

@@ -11,7 +11,7 @@ __all__ = ['NOT_IN_STAGE1', 'STAGE1_FIELDS', 'STAGES', 'KEPT_IN', 'decided_by', 
 import hashlib
 import json
 import numpy as np
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, fields
@@ -41,6 +41,7 @@ from ramer.methods.saving import (
 )
 from ..methods.training import History, deterministic, training_device
 from ramer.runs.folders import (
+    SplitKey,
     each_run,
     finished,
     held,
@@ -280,18 +281,23 @@ def make_run(config: Config, protocol: Protocol, folder: Path, shared: dict[Any,
     log.info("trained %s%s", folder, note)
 
 
-def train_runs(configs: Sequence[Config], root: Path | str) -> list[Path]:
+def train_runs(
+    configs: Sequence[Config],
+    root: Path | str,
+    protocols: Mapping[SplitKey, Protocol] | None = None,
+) -> list[Path]:
     """Fit every config that is not finished yet, and save it below `root`.
 
-    configs: of any data sets, folds and seeds. Returns the run folders, in the configs' order.
+    configs: of any data sets, folds and seeds. protocols: `protocols_of` them, if they are made
+    already. Returns the run folders, in the configs' order.
     One that fails does not stop the others; see `each_run` for what is raised then. Raises
     ValueError if a finished folder holds something else, or cannot be read.
     """
-    protocols = protocols_of(configs)
+    known = protocols or protocols_of(configs)
     shared: dict[Any, Any] = {}
 
     def train(config: Config) -> None:
-        train_run(config, protocols[split_key(config)], root, shared)
+        train_run(config, known[split_key(config)], root, shared)
 
     with keeping_stage1(root):
         each_run(configs, train)
