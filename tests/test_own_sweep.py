@@ -86,7 +86,14 @@ def test_a_part_of_it_runs_and_goes_on(mine, planned):
     assert "0 of 4 notebooks are to be run" in planned(*SOME)
     (mine / "mine.py").write_text(OWN_CLASS.read_text() + "\nCHANGED = True\n")
     assert "4 of 4 notebooks are to be run" in planned(*SOME)
-    refused = sweep(mine, "--only", "my-features/train-0-seed0-fold0")
+
+
+@pytest.mark.slow
+def test_what_another_method_left_is_refused_and_can_be_run_again(mine, planned):
+    one = ["--only", "my-features/train-0-seed0-fold0"]
+    assert sweep(mine, *one).returncode == 0
+    (mine / "mine.py").write_text(OWN_CLASS.read_text() + "\nCHANGED = True\n")
+    refused = sweep(mine, *one)
     assert refused.returncode == 1 and "other code" in refused.stderr
     assert "--retry" in refused.stderr.splitlines()[-1]
     assert "1 of 1 notebooks" in planned("--retry")

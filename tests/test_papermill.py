@@ -218,7 +218,7 @@ def test_the_leaks_notebook_measures_what_each_leak_is_worth(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 def test_a_process_that_is_killed_is_an_error_of_its_job_alone(monkeypatch):
-    def dies_of_one(job, key, timeout, environment, tells):
+    def dies_of_one(job, key, timeout, environment, code, tells):
         if job.notebook == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         tells.send("" if job.notebook == "well" else f"{key} went wrong")
@@ -238,7 +238,7 @@ def test_a_process_that_is_killed_is_an_error_of_its_job_alone(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 def test_at_the_first_error_the_others_are_ended_if_asked(monkeypatch, tmp_path):
-    def goes_wrong(job, key, timeout, environment, tells):
+    def goes_wrong(job, key, timeout, environment, code, tells):
         job.out.write_text("begun")
         if job.parameters["seeds"] != [0]:
             time.sleep(600)
@@ -261,6 +261,7 @@ def test_there_is_a_notebook_for_each_study():
     assert experiments() == ROOT / "nbs" / "experiments"
 
 
+@pytest.mark.slow
 def test_the_resources_notebook_measures_each_stage_at_each_size(tmp_path):
     from ramer.studies.registry import STUDIES
     from ramer.studies.text import write_page
@@ -308,10 +309,15 @@ def test_a_study_of_what_a_data_set_lacks_ends_without_a_run(tmp_path, capsys):
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
+OF_MANY_FITS = ("across", "correlation", "extractors", "parts", "quality", "retrieval")
+WORLDS_OF_THEIR_OWN = ("map", "unlabelled")
+
+
 def answered_notebooks():
-    "The notebooks of studies, those slow that make worlds of their own."
+    "The notebooks of studies; those slow whose arms train much, each of which its library runs."
     for path in STUDY_NOTEBOOKS:
-        slow = [pytest.mark.slow] if path.stem in ("map", "unlabelled") else []
+        long = path.stem in (*OF_MANY_FITS, *WORLDS_OF_THEIR_OWN)
+        slow = [pytest.mark.slow] if long else []
         if path.stem != "resources":
             yield pytest.param(path, marks=slow, id=path.stem)
 

@@ -42,7 +42,7 @@ from ramer.runs.jobs import (
     train_jobs,
     tune_jobs,
 )
-from ..runs.results import read_lines, read_results
+from ..runs.results import is_judged, read_lines, read_results
 from ..runs.sweep import Engine, Failed, ONE_THREAD, error_file, jobs_left, run_jobs
 from ..runs.tuning import BUDGET, TUNED_AS, collect_tuning
 from ..studies.leaks import collect_leaks, write_leaks
@@ -347,8 +347,11 @@ def reported_tables(grid: str, to: Destination, failed: Sequence[Failed], whole:
 
     Where notebooks failed, they are said, NotebooksFailed is raised, and nothing is published.
     """
-    if failed and (to.publish or to.fail_fast):
+    has_none = grid != "leaks" and not is_judged(to.runs)
+    if failed and (to.publish or to.fail_fast or has_none):
         raise NotebooksFailed(failed, to.notebooks)
+    if has_none:
+        return f"no run in {to.runs} is judged yet, so there are no tables"
     try:
         is_whole = whole and grid == "publish"
         made = make_leak_tables(to) if grid == "leaks" else make_tables(to, is_whole)

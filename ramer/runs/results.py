@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Line', 'OF_CLIPS', 'write_lines', 'read_lines', 'line_order', 'lacking', 'known_of', 'numbers_of', 'clips_line',
-           'held_out_clips', 'collect', 'collected_lines', 'judged_lines', 'check_repetition', 'seeds_of',
-           'StoredLines', 'GroupedLines', 'Results', 'line_right', 'grouped_line', 'counted_line', 'read_results',
-           'read_dataset', 'clips_by_fold', 'by_method', 'read_runs', 'all_lines', 'without_clips', 'write_events',
-           'scalars_of']
+           'held_out_clips', 'collect', 'collected_lines', 'is_judged', 'judged_files', 'judged_lines',
+           'check_repetition', 'seeds_of', 'StoredLines', 'GroupedLines', 'Results', 'line_right', 'grouped_line',
+           'counted_line', 'read_results', 'read_dataset', 'clips_by_fold', 'by_method', 'read_runs', 'all_lines',
+           'without_clips', 'write_events', 'scalars_of']
 
 # %% ../../nbs/runs/41_results.ipynb #932affe6
 import json
@@ -156,11 +156,21 @@ def collected_lines(root: Path | str) -> dict[tuple[str, str], list[Line]]:
     return {name: rows for name, rows in lines.items() if rows}
 
 
-def judged_lines(folder: Path) -> list[Line]:
-    "The lines of one run folder, a file for each condition."
+def is_judged(root: Path | str) -> bool:
+    "Whether any finished run below `root` was judged."
+    return any(judged_files(path.parent) for path in Path(root).glob("*/*/*/fold*-seed*/DONE"))
+
+
+def judged_files(folder: Path) -> list[Path]:
+    "The files of one run folder that hold a line, one for each condition."
     others = "config.json", "train.json"
-    paths = [path for path in sorted(folder.glob("*.json")) if path.name not in others]
-    return [read_json(path, "remove it, and the run is judged anew") for path in paths]
+    return [path for path in sorted(folder.glob("*.json")) if path.name not in others]
+
+
+def judged_lines(folder: Path) -> list[Line]:
+    "The lines of one run folder, of each of its `judged_files`."
+    remedy = "remove it, and the run is judged anew"
+    return [read_json(path, remedy) for path in judged_files(folder)]
 
 
 def check_repetition(first: Line, other: Line, folder: Path) -> None:
