@@ -517,9 +517,6 @@ def sweep_grid(
     wanted = Wanted(dataset, method, seed, only, retry, tune, dry_run, trials)
     typer.echo(sweep(grid, to, wanted))
 
-# %% ../nbs/82_cli.ipynb #5e1f0a77
-#| export
-
 # %% ../nbs/82_cli.ipynb #d36fecb6
 @app.command("report")
 def report(
