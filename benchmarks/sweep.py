@@ -20,7 +20,9 @@ from search import BENCH, file_path, on_one_thread, write_table
 from ramer.evaluation.protocol import judged_conditions
 from ramer.data.datasets import load_dataset
 from ramer.report.publishing import clone_folder
-from ramer.runs.folders import protocols_of
+from ramer.methods.rag import RememberingMethod
+from ramer.methods.registry import load_method
+from ramer.runs.folders import protocols_of, split_key
 from ramer.runs.grids import grid_parts, only
 from ramer.runs.judging import judge_runs
 from ramer.runs.training import train_runs
@@ -70,6 +72,19 @@ def seconds_of_stages(runs):
     return stages.seconds.sum(), once.seconds.sum()
 
 
+def seconds_of_stage2(runs):
+    "Seconds in which the methods of a runs folder that keep a store fill it again, one by one."
+    seconds = 0.0
+    for folder in sorted(path.parent for path in Path(runs).glob("*/*/*/fold*/DONE")):
+        method = load_method(folder / "model")
+        if isinstance(method, RememberingMethod):
+            train = protocols_of([method.config])[split_key(method.config)].train
+            start = time.perf_counter()
+            method.remember(train)
+            seconds += time.perf_counter() - start
+    return seconds
+
+
 def measure(name, datasets, home):
     "Rows of the table: what, its ratio, of what, the target."
     here = Path(__file__)
@@ -80,13 +95,15 @@ def measure(name, datasets, home):
     two = wall_seconds([*command, home / "two", "--workers", "2"])
     again = wall_seconds([*command, home / "two", "--workers", "2"])
     apart, trained = seconds_of_stages(home / "one")
+    stage2 = seconds_of_stage2(home / "one")
     loop = "the same trainings and judgements in a plain loop"
     return [
         ("a sweep with one worker", one / bare, loop, "at most", OVERHEAD_TARGET),
         ("a sweep with one worker", one / two, "with two", "at least", SPEED_TARGET),
         ("all wall seconds of two workers", 2 * two / trained, "those of training", "", None),
         ("a sweep of which all is done", again / two, "the first", "", None),
-        ("training without shared stages", apart / trained, "with them", "", None),
+        ("training without shared stages 1", apart / trained, "with them", "", None),
+        ("stages 2, of which none is shared", stage2 / trained, "all training", "", None),
     ]
 
 
