@@ -3,7 +3,7 @@
 Writes results/bench/sweep.csv: ratios of wall seconds measured in one run. The same grid is run as
 a plain loop in one program, then by `ramer sweep` with one worker and with two. Run on a quiet
 machine: `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/sweep.py`; `--dataset mosi` for one data set
-alone, as the whole grid takes most of an hour.
+alone, as the whole grid takes over an hour.
 """
 
 import argparse

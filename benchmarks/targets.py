@@ -36,12 +36,13 @@ SWEEPS = """## Sweeps
 What `ramer sweep` costs beside its trainings, how planning and reporting grow, and what faults
 cost. A fault is survived if all that it did not hit is done and a line says what failed; lost is
 what was done and is gone, made again, or not equal, byte for byte but for seconds, to what a sweep
-leaves that nothing disturbed. sweep.csv is of a part of the default grid, which it names. What a
-sweep adds there is its start, some two seconds for each notebook, mostly figures, and tables at the
-end, which one worker writes: a larger share of short trainings than of long ones.
+leaves that nothing disturbed. sweep.csv is of the whole default grid. What a sweep adds there is
+its start, some two seconds for each notebook, half of it judging, and tables at the end, which one
+worker writes: a larger share of short trainings than of long ones. Stage 1 is kept and shared;
+stages 2 are not, as the last row says what that would save.
 """
 OF_SWEEPS = {  # file: the command that writes it
-    "sweep": "python benchmarks/sweep.py --dataset mosi ravdess gaussian",
+    "sweep": "python benchmarks/sweep.py",
     "reporting": "python benchmarks/reporting.py",
     "faults": "make faults",
 }
