@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import httpx2
@@ -18,11 +21,13 @@ import pytest
 from house import ROOT
 from hypothesis import HealthCheck, settings
 from numpy.testing import assert_allclose
+from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip install 'ramer[serve]')")
 schemathesis = pytest.importorskip("schemathesis")
 openapi_checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
+from ramer.cli import app
 from ramer.data.datasets import load_dataset
 from ramer.evaluation.protocol import Protocol
 from ramer.methods.registry import configure, load_method, make_method
@@ -52,31 +57,29 @@ def free_port():
         return found.getsockname()[1]
 
 
+def wait_for(address, is_running=lambda: True):
+    "Return once a service answers."
+    for _ in range(600):
+        with suppress(httpx2.TransportError):
+            return httpx2.get(f"{address}/healthz")
+        assert is_running(), "it has ended"
+        time.sleep(0.1)
+    raise TimeoutError("it does not answer")
+
+
 class Service:
     "A process that serves a folder, and what it answers."
 
     def __init__(self, folder, *options):
-        self.port = free_port()
-        command = [sys.executable, "-m", "ramer", "serve", str(folder), "--port", str(self.port)]
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "ramer", "serve", str(folder), "--port", str(port)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "RAMER_TOKEN": TOKEN}
         self.log = TemporaryFile()
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        self.client = httpx2.Client(base_url=self.address, timeout=60)
         self.process = subprocess.Popen(
             [*command, *options], env=environment, stdout=self.log, stderr=self.log
         )
-
-    def wait(self):
-        for _ in range(600):
-            try:
-                return self.ask("/healthz")
-            except httpx2.TransportError:
-                assert self.process.poll() is None, self.said()
-                time.sleep(0.1)
-        raise TimeoutError("it does not answer")
-
-    def said(self):
-        self.log.seek(0)
-        return self.log.read().decode()
 
     def ask(self, path, body=None):
         "(status, text) of an answer. body: bytes, or what JSON can hold."
@@ -92,7 +95,7 @@ class Service:
 def serving(folder, *options):
     service = Service(folder, "--requests", "1000000", *options)
     try:
-        service.wait()
+        wait_for(service.address, lambda: service.process.poll() is None)
         yield service
     finally:
         service.process.kill()
@@ -194,7 +197,7 @@ def described(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("described") / "model"
     make_method(configure("gaussian", "ramer", epochs=1)).fit(*clips[:2]).save(folder)
     with serving(folder) as service:
-        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+        yield schemathesis.openapi.from_url(f"{service.address}/openapi.json")
 
 
 SCHEMA = schemathesis.pytest.from_fixture("described")
@@ -209,3 +212,56 @@ CHECKS = (
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_what_it_answers_is_what_it_says_it_would(case):
     case.call_and_validate(checks=CHECKS, headers=HEADERS)
+
+
+HOW_TO = (ROOT / "docs" / "service.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", HOW_TO, re.M | re.S)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_how_to_runs_as_it_stands(model, clips):
+    folder = model.parent
+    sent = as_sent(clips[2][:2])
+    enrolled = as_sent(clips[2][:2], label="happy", group="speaker-1")
+    files = {"clips": {"clips": sent}, "why": {"clips": sent, "given": "a"}}
+    for name, body in (files | {"enrolment": {"clips": enrolled}}).items():
+        (folder / f"{name}.json").write_text(json.dumps(body))
+    port = str(free_port())
+    serve, *asked = [block.replace("8000", port) for block in BLOCKS]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    given = {"cwd": folder, "env": os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}}
+    shell = ["bash", "-ec"]
+    with TemporaryFile() as log:
+        served = subprocess.Popen(
+            [*shell, f"exec env {serve}"], stdout=log, stderr=log, **given
+        )  # fmt: skip
+        try:
+            wait_for(f"http://127.0.0.1:{port}")
+            said = [
+                subprocess.run([*shell, block], capture_output=True, **given) for block in asked
+            ]
+        finally:
+            served.kill()
+            served.wait()
+    assert not any(done.returncode for done in said)
+    health, answered, why, both = [done.stdout.decode() for done in said]
+    assert json.loads(health)["stored"] == 200
+    assert len(json.loads(answered)["answers"]) == 2
+    assert len(json.loads(why)["reasons"]) == 10
+    assert '"enrolled":2' in both and '"left":200' in both
+
+
+def test_the_dockerfile_copies_what_is_there_and_starts_what_there_is():
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    words = [line.split(maxsplit=1) for line in lines if line.strip()]
+    known = "FROM ENV WORKDIR COPY RUN USER VOLUME EXPOSE HEALTHCHECK CMD"
+    assert {word for word, _ in words} <= set(known.split())
+    for word, rest in words:
+        if word == "COPY":
+            *sources, _ = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+    *_, (last, command) = words
+    program, *arguments = json.loads(command)
+    assert (last, program, arguments[0]) == ("CMD", "ramer", "serve")
+    shown = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    assert all(option in shown for option in arguments if option.startswith("--"))
