@@ -81,7 +81,9 @@ COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
 
 
 def fit(name, train, dev, **changes):
-    return make_method(configure("gaussian", name, **{"epochs": 2} | changes)).fit(train, dev)
+    return make_method(
+        configure("gaussian", name, **{"epochs": 2, "gate_steps": 60} | changes)
+    ).fit(train, dev)
 
 
 def some_present(clips, seed, chance=0.7):

@@ -430,7 +430,7 @@ def fit(parts, stage1):
     @lru_cache
     def fitted(name):
         shared = None if name == "ramer-released" else stage1
-        return make_method(configure("gaussian", name, epochs=1), shared).fit(*parts)
+        return make_method(configure("gaussian", name, epochs=1, gate_steps=60), shared).fit(*parts)
 
     return fitted
 

@@ -63,7 +63,7 @@ SAME = {"rtol": 0, "atol": 1e-5}  # rows of other batches are rounded otherwise
 
 
 def config_of(name, **changes):
-    brief = {"epochs": 2} | BRIEF.get(name, {})
+    brief = {"epochs": 2, "gate_steps": 60} | BRIEF.get(name, {})
     return configure("gaussian", name, **brief | changes)
 
 
