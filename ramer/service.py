@@ -603,6 +603,7 @@ def make_app(folder: Path | str, token: str = "", limits: Limits = Limits()) -> 
         docs_url=None,  # a page that asks the network for its scripts, as the next
         redoc_url=None,
     )
+    app.state.desk = desk
     add_questions(app, desk)
     if token:
         add_changes(app, desk, token)
