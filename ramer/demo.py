@@ -197,7 +197,7 @@ class Exhibit:
         changed = partial(how, shown=self.shown, clip=clip)
         return await self.desk.ask(partial(self.desk.change, changed))
 
-
+# %% ../nbs/83_demo.ipynb #fe5551ee
 def add_page(app: FastAPI, exhibit: Exhibit) -> None:
     "Add the page, and what it asks."
     page = files("ramer").joinpath("demo.html").read_text()
@@ -234,7 +234,7 @@ def add_page(app: FastAPI, exhibit: Exhibit) -> None:
         exhibit.shown = with_clips(exhibit.shown, made, exhibit.desk.method)
         return JSONResponse({"clip": made.ids[0]})
 
-
+# %% ../nbs/83_demo.ipynb #165dc6e2
 def make_demo(model: Path | str, shown: Shown, home: Path | str) -> FastAPI:
     """An application with the page, and the service below it.
 

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Number', 'Name', 'Features', 'UNLIMITED', 'log', 'STATUS', 'BEARER', 'REFUSALS', 'Sent', 'SentClip', 'EnrolledClip',
            'Question', 'WhyQuestion', 'Enrolment', 'Forgetting', 'Answer', 'Answers', 'Reason', 'Reasons', 'Enrolled',
-           'Forgotten', 'Health', 'Problem', 'as_array', 'check_widths', 'stacked', 'clips_of', 'Busy', 'Limits',
-           'Asked', 'joined', 'fits', 'Desk', 'Metrics', 'Guard', 'as_problem', 'wrong_form', 'refused_by', 'failed',
-           'only_with', 'check_count', 'answer_list', 'add_questions', 'add_changes', 'add_state', 'make_app', 'serve']
+           'Forgotten', 'Health', 'Problem', 'as_array', 'check_widths', 'stacked', 'label_of', 'has_of', 'clips_of',
+           'Busy', 'Limits', 'Asked', 'joined', 'fits', 'Waiting', 'deliver', 'Desk', 'Metrics', 'Guard', 'as_problem',
+           'wrong_form', 'refused_by', 'failed', 'only_with', 'check_count', 'answer_list', 'add_questions',
+           'add_changes', 'add_state', 'make_app', 'serve']
 
 # %% ../nbs/81_service.ipynb #9fcfec5e
 import asyncio
@@ -18,7 +19,7 @@ import ramer
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class EnrolledClip(SentClip):
     label: Name
     group: Name
 
-
+# %% ../nbs/81_service.ipynb #040dd5bc
 class Question(Sent):
     "Clips to be answered. given: what is available of each, such as al; default: all it has."
 
@@ -123,7 +124,7 @@ class Reason(BaseModel):
     similarity: float
     share: float | None = None
 
-
+# %% ../nbs/81_service.ipynb #50441691
 class Reasons(BaseModel):
     "The stored clips behind each answer, the nearest first."
 
@@ -211,6 +212,17 @@ def stacked(
         frames[row, : len(array)] = array
     return frames, lengths
 
+# %% ../nbs/81_service.ipynb #2175682d
+def label_of(clip: SentClip, classes: Sequence[str]) -> int:
+    "The number of a clip's class, -1 for none. Raises ValueError, with the nearest, for another."
+    name = getattr(clip, "label", None)
+    return -1 if name is None else list(classes).index(choose("label", name, classes))
+
+
+def has_of(sent: Sequence[SentClip], modalities: Iterable[str]) -> np.ndarray:
+    "Which modalities each clip has: (N, M) bool."
+    return np.stack([[modality in clip.features for clip in sent] for modality in modalities], 1)
+
 
 def clips_of(sent: Sequence[SentClip], method: Method) -> Clips:
     """Clips of what was sent, with the labels of those that have one.
@@ -218,21 +230,18 @@ def clips_of(sent: Sequence[SentClip], method: Method) -> Clips:
     Raises ValueError for a modality or label that the method does not know, with the nearest name,
     an id that occurs twice, and as `stacked`.
     """
-    widths, classes = method.about["widths"], list(method.about["classes"])
+    widths = method.about["widths"]
     modalities = dict.fromkeys(name for clip in sent for name in clip.features)
     columns = {m: stacked(sent, m, widths[choose("modality", m, widths)]) for m in modalities}
-    named = [getattr(clip, "label", None) for clip in sent]
-    labels = [
-        -1 if name is None else classes.index(choose("label", name, classes)) for name in named
-    ]
+    classes = list(method.about["classes"])
     return Clips(
         [clip.id for clip in sent],
         {modality: column for modality, (column, _) in columns.items()},
-        labels,
+        [label_of(clip, classes) for clip in sent],
         classes,
         [clip.group or clip.id for clip in sent],
         {m: lengths for m, (_, lengths) in columns.items() if lengths is not None},
-        present=np.array([[m in clip.features for m in modalities] for clip in sent]),
+        present=has_of(sent, modalities),
     )
 
 # %% ../nbs/81_service.ipynb #dbc1a9f2
@@ -286,19 +295,16 @@ def fits(batch: Sequence[Asked], other: Asked, most: int) -> bool:
     return len(names) <= most and len(np.unique(names)) == len(names)
 
 # %% ../nbs/81_service.ipynb #2c7de714
-class Desk:
-    """Does what is asked of a saved method, in one thread and in order.
+class Waiting:
+    """What waits to be done, in the order asked.
 
-    folder: of the saved method, which is written again when its store has changed.
+    joins: whether questions can be answered together.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self.folder, self.limits = folder, limits
-        self.method = load_method(folder)
+    def __init__(self, limits: Limits, joins: bool) -> None:
+        self.limits, self.joins = limits, joins
         self.waiting: deque[Asked] = deque()
         self.arrived = asyncio.Event()
-        self.thread = ThreadPoolExecutor(1, "ramer")
-        self.batches: Callable[[int], Any] = lambda clips: None
 
     async def ask(self, do: Callable[[Method], Any], clips: Clips | None = None) -> Any:
         "What `do` gives. Raises Busy, TimeoutError after the limit, and what `do` raises."
@@ -313,17 +319,38 @@ class Desk:
         "What is done next: one thing, or questions that can be answered together."
         batch: list[Asked] = []
         while self.waiting:
-            if self.waiting[0].outcome.done():  # nobody waits for it any more
+            if self.waiting[0].outcome.done():  # its client has gone
                 self.waiting.popleft()
-            elif not batch or self.takes(batch, self.waiting[0]):
+            elif not batch or self.joins and fits(batch, self.waiting[0], self.limits.clips):
                 batch.append(self.waiting.popleft())
             else:
                 break
         return batch
 
-    def takes(self, batch: Sequence[Asked], other: Asked) -> bool:
-        "Whether a question joins a batch."
-        return not self.method.transductive and fits(batch, other, self.limits.clips)
+
+def deliver(batch: Sequence[Asked], given: Sequence[Any]) -> None:
+    "Hand what came of each thing to where it is awaited, if it still is."
+    for asked, outcome in zip(batch, given):
+        if asked.outcome.done():
+            continue
+        if isinstance(outcome, Exception):
+            asked.outcome.set_exception(outcome)
+        else:
+            asked.outcome.set_result(outcome)
+
+# %% ../nbs/81_service.ipynb #2d031ea8
+class Desk(Waiting):
+    """Does what is asked of a saved method, in one thread and in order.
+
+    folder: of the saved method, which is written again when its store has changed.
+    batches: is given the number of clips of each batch.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.folder, self.method = folder, load_method(folder)
+        super().__init__(limits, not self.method.transductive)
+        self.thread = ThreadPoolExecutor(1, "ramer")
+        self.batches: Callable[[int], Any] = lambda clips: None
 
     async def work(self) -> None:
         "Do what is asked, for ever."
@@ -334,14 +361,7 @@ class Desk:
             if not batch:
                 self.arrived.clear()
                 continue
-            given = await loop.run_in_executor(self.thread, self.outcomes, batch)
-            for asked, outcome in zip(batch, given):
-                if asked.outcome.done():
-                    continue
-                if isinstance(outcome, Exception):
-                    asked.outcome.set_exception(outcome)
-                else:
-                    asked.outcome.set_result(outcome)
+            deliver(batch, await loop.run_in_executor(self.thread, self.outcomes, batch))
 
     def outcomes(self, batch: Sequence[Asked]) -> list[Any]:
         "What comes of each thing of a batch: what it gives, or the exception."
@@ -394,7 +414,7 @@ class Metrics:
         "All of it, in Prometheus's text format."
         return generate_latest(self.registry)
 
-
+# %% ../nbs/81_service.ipynb #0072286e
 UNLIMITED = ("/healthz", "/metrics")  # what watches a service asks often
 
 
@@ -560,7 +580,7 @@ def add_changes(app: FastAPI, desk: Desk, token: str) -> None:
         receipt = await desk.ask(partial(desk.change, how))
         return JSONResponse(receipt.facts())
 
-
+# %% ../nbs/81_service.ipynb #37836a65
 def add_state(app: FastAPI, desk: Desk, metrics: Metrics) -> None:
     "Add what is served, and what was counted."
 

@@ -33,7 +33,7 @@ from ramer.evaluation.protocol import Protocol
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import answers
 
-TOKEN = "a-token"
+TOKEN, KILLS = "a-token", 20
 HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
 
 
@@ -169,12 +169,12 @@ def test_it_answers_as_the_library_does(model, clips):
     assert_allclose(table, expected[table.columns], atol=1e-6)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_kill_while_clips_are_enrolled_loses_nothing_acknowledged(kills, model, clips):
+@pytest.mark.slow
+def test_a_kill_while_clips_are_enrolled_loses_nothing_acknowledged(model, clips):
     draw = np.random.default_rng(0)
     acknowledged = set(load_method(model).store.ids)
     left = iter(as_sent(clips[2], label="happy", group="me"))
-    for _ in range(kills):
+    for _ in range(KILLS):
         with serving(model) as service:
             killer = threading.Timer(draw.uniform(0.2, 1), service.process.kill)
             killer.start()
@@ -208,6 +208,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.slow
 @SCHEMA.parametrize()
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_what_it_answers_is_what_it_says_it_would(case):
