@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from ramer.cli import main
+from ramer.runs import sweep
 from ramer.runs.jobs import Job
 from ramer.runs.sweep import Failed, ended_jobs, execute, is_done, job_key, locked, log_of, run_jobs
 
@@ -102,6 +103,22 @@ def test_a_job_that_two_sweeps_have_is_executed_once(papermills_part):
     assert is_done(job.out, key)
 
 
+def test_where_a_waiting_kernel_is_gone_another_one_is_started(papermills_part, monkeypatch):
+    job, _ = papermills_part
+    write_part, kernels = sweep.run_papermill, []
+
+    def dies_once(job, timeout, kernel):
+        kernels.append(kernel)
+        if kernel is not None:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        write_part(job, timeout, kernel)
+
+    monkeypatch.setattr("ramer.runs.sweep.run_papermill", dies_once)
+    waiting = object()
+    assert execute(job, job_key(job), 1, waiting) == "" and kernels == [waiting, None]
+    assert is_done(job.out, job_key(job))
+
+
 def test_on_a_full_disk_what_papermill_wrote_is_kept(papermills_part, monkeypatch):
     job, _ = papermills_part
 
@@ -144,6 +161,7 @@ def swept(monkeypatch, runs, failing):
         return [Failed(job, "it went wrong") for job in jobs[: failing.get(title, 0)]]
 
     monkeypatch.setattr("ramer.report.publishing.run_jobs", run)
+    monkeypatch.setattr("ramer.report.publishing.is_judged", lambda runs: True)
     (runs / "results").mkdir()
     (runs / "results" / "comparison.txt").write_text("what the others gave")
     with pytest.raises(SystemExit) as ended:
