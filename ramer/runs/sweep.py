@@ -329,7 +329,8 @@ def run_or_start_anew(job: Job, timeout: int, kernel: WaitingKernel | None) -> N
     except RuntimeError as died:
         if kernel is None or NOT_STARTED not in str(died):
             raise
-        print("the kernel that waited is gone, so another one is started", flush=True)
+        logger = logging.getLogger("papermill")  # see `log_to`
+        logger.warning("the kernel that waited is gone, so another one is started")
         part_of(job).unlink(missing_ok=True)
         run_papermill(job, timeout, None)
 
