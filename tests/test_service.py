@@ -29,6 +29,7 @@ openapi_checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 from ramer.cli import app
 from ramer.data.datasets import load_dataset
+from ramer.data.worlds import WORLDS, sample
 from ramer.evaluation.protocol import Protocol
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import answers
@@ -173,7 +174,7 @@ def test_it_answers_as_the_library_does(model, clips):
 def test_a_kill_while_clips_are_enrolled_loses_nothing_acknowledged(model, clips):
     draw = np.random.default_rng(0)
     acknowledged = set(load_method(model).store.ids)
-    left = iter(as_sent(clips[2], label="happy", group="me"))
+    left = iter(as_sent(sample(WORLDS["gaussian"], 4000, seed=9), label="happy", group="me"))
     for _ in range(KILLS):
         with serving(model) as service:
             killer = threading.Timer(draw.uniform(0.2, 1), service.process.kill)
