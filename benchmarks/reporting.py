@@ -21,7 +21,7 @@ from search import BENCH, file_path, peak_memory, write_table
 
 from ramer.evaluation.metrics import confusion_matrix
 from ramer.io import write_text
-from ramer.report.publishing import Destination, clone_folder, plan, sweep_jobs
+from ramer.report.publishing import Destination, clone_folder, pasts_of, plan, sweep_jobs
 from ramer.report.writing import write_report
 from ramer.runs.grids import Part
 from ramer.runs.judging import decode, encode
@@ -94,7 +94,7 @@ def planned(runs, folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     start = time.process_time()
-    table = plan(jobs, to)
+    table = plan(jobs, to, pasts_of(jobs, to))
     took = making + time.process_time() - start
     left = int((table.notebooks - table.done)[table.notebook == "train"].sum())
     assert left == len(trained) - len(trained) // 2

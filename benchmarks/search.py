@@ -66,10 +66,15 @@ def on_one_thread():
     faiss.omp_set_num_threads(1)
 
 
+def held_bytes(field, process="self"):
+    "A size that Linux notes of a process, VmRSS or VmHWM. getrusage also counts who started it."
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(re.search(rf"{field}:\s+(\d+)", status)[1])
+
+
 def peak_memory():
-    "The most bytes that this very program has held. getrusage also counts the one that started it."
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    "The most bytes that this very program has held."
+    return held_bytes("VmHWM")
 
 
 def processor():
@@ -89,12 +94,16 @@ def write_table(table, path):
     print(table.to_string(index=False))
 
 
-def with_verdicts(table):
-    "The table with whether each ratio that has a target holds it. bound: at most or at least."
+def verdicts(table):
+    "Whether each ratio holds its target, if it has one: yes or no. bound: at most or at least."
     above = table.bound == "at least"
     reached = np.where(above, table.ratio >= table.target, table.ratio <= table.target)
-    verdict = np.where(table.target.isna(), "", np.where(reached, "yes", "no"))
-    return table.assign(batch=table.batch.astype("Int64"), holds=verdict)
+    return np.where(table.target.isna(), "", np.where(reached, "yes", "no"))
+
+
+def with_verdicts(table):
+    "The table with its `verdicts`."
+    return table.assign(batch=table.batch.astype("Int64"), holds=verdicts(table))
 
 
 def unit_rows(rng, n):

@@ -8,19 +8,20 @@ Service and clients are two programs. Run on a quiet machine of two cores:
 import argparse
 import asyncio
 import os
-import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pandas as pd
-from search import BENCH, file_path, on_one_thread, write_table
+from kept import wall_seconds
+from search import BENCH, file_path, held_bytes, on_one_thread, verdicts, write_table
 
 from ramer.data.datasets import load_dataset
 from ramer.evaluation.protocol import Protocol
@@ -35,16 +36,6 @@ def body_of(clips):
     rows = range(len(clips))
     features = [{m: x[row].tolist() for m, x in clips.features.items()} for row in rows]
     return {"clips": [{"id": str(row), "features": features[row]} for row in rows]}
-
-
-def pass_seconds(method, clips, calls):
-    "The median wall seconds in which a method answers some clips in this program."
-    taken = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        method.predict_proba(clips)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
 
 
 def free_port():
@@ -98,18 +89,12 @@ async def request_seconds(address, body, connections, count):
         return np.array(taken), time.perf_counter() - start
 
 
-def resident_bytes(process):
-    "The memory that a process holds now."
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])
-
-
 def rows_of(name, folder, method, clips, count, minutes):
     "Rows of the table for one saved method."
     rows = []
     with serving(folder) as (address, process):
         for n, connections in ((1, 1), (1, 8), (1, 32), (64, 1)):
-            alone = pass_seconds(method, clips[:n], 50)
+            alone = wall_seconds(partial(method.predict_proba, clips[:n]), 50)
             body = body_of(clips[:n])
             asyncio.run(request_seconds(address, body, connections, 50))
             taken, together = asyncio.run(request_seconds(address, body, connections, count))
@@ -125,10 +110,10 @@ def rows_of(name, folder, method, clips, count, minutes):
 
 def memory_row(name, address, process, body, minutes):
     "The row of what the service holds after minutes of requests, by what it held at first."
-    before, until = resident_bytes(process), time.monotonic() + 60 * minutes
+    before, until = held_bytes("VmRSS", process.pid), time.monotonic() + 60 * minutes
     while time.monotonic() < until:
         asyncio.run(request_seconds(address, body, 8, 200))
-    grown = resident_bytes(process) / before
+    grown = held_bytes("VmRSS", process.pid) / before
     what = f"memory after {minutes:g} minutes of requests"
     return name, what, 1, 8, grown, "that before", "at most", MEMORY_TARGET
 
@@ -150,8 +135,7 @@ def main(arguments=None):
             given = method, protocol.dev.without_labels(), asked.requests, asked.minutes
             rows += rows_of(name, Path(home, name), *given)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    holds = (table.ratio <= table.target).map({True: "yes", False: "no"})
-    write_table(table.assign(holds=holds.where(table.target.notna(), "")), asked.out)
+    write_table(table.assign(holds=verdicts(table)), asked.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from search import BENCH, file_path, on_one_thread, write_table
+from search import BENCH, file_path, on_one_thread, verdicts, write_table
 
 from ramer.evaluation.protocol import judged_conditions
 from ramer.data.datasets import load_dataset
@@ -25,6 +25,7 @@ from ramer.methods.registry import load_method
 from ramer.runs.folders import protocols_of, split_key
 from ramer.runs.grids import grid_parts, only
 from ramer.runs.judging import judge_runs
+from ramer.runs.results import finished_runs
 from ramer.runs.training import train_runs
 from ramer.runs.tuning import grid
 
@@ -75,7 +76,7 @@ def seconds_of_stages(runs):
 def seconds_of_stage2(runs):
     "Seconds in which the methods of a runs folder that keep a store fill it again, one by one."
     seconds = 0.0
-    for folder in sorted(path.parent for path in Path(runs).glob("*/*/*/fold*/DONE")):
+    for folder in finished_runs(runs):
         method = load_method(folder / "model")
         if isinstance(method, RememberingMethod):
             train = protocols_of([method.config])[split_key(method.config)].train
@@ -120,11 +121,8 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as home:
         rows = measure(asked.grid, asked.dataset, Path(home))
     table = pd.DataFrame(rows, columns=["what", "ratio", "of", "bound", "target"])
-    above = table.bound == "at least"
-    reached = (table.ratio >= table.target).where(above, table.ratio <= table.target)
-    holds = reached.map({True: "yes", False: "no"}).where(table.target.notna(), "")
     sets = " ".join(asked.dataset) or "all"
-    write_table(table.assign(grid=asked.grid, sets=sets, holds=holds), asked.out)
+    write_table(table.assign(grid=asked.grid, sets=sets, holds=verdicts(table)), asked.out)
 
 
 if __name__ == "__main__":

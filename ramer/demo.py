@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_SHOWN', 'POLICY', 'Shown', 'shown_of', 'Look', 'Chosen', 'one_clip', 'looked_at', 'stored_of', 'enrol_speaker',
-           'forget_speaker', 'clips_of_file', 'with_clips', 'Exhibit', 'add_page', 'make_demo', 'show']
+           'forget_speaker', 'clips_of_file', 'Exhibit', 'add_page', 'make_demo', 'show']
 
 # %% ../nbs/83_demo.ipynb #2c9bbbf7
 import json
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from functools import partial
@@ -27,7 +27,7 @@ from .data.folders import read_folder
 from .data.media import media_of
 from .data.worlds import WORLDS, posterior
 from .methods.base import Method
-from .models import enrol, forget, reasons, shown_clips
+from .models import enrol, forget, held_by, reasons, shown_clips
 from .service import Desk, Limits, Name, Sent, SentClip, answer_list, clips_of, make_app
 from typing import Any
 
@@ -39,17 +39,36 @@ MOST_SHOWN = 500  # clips, in a list to choose from
 class Shown:
     """Clips of a demo, a sentence about them, and the best possible answer if it is known.
 
-    best: (clips, mask (N, M) bool) -> probabilities (N, C).
+    best: (clips, mask (N, M) bool) -> probabilities (N, C). files: {name: a clip of one's own}.
     """
 
     clips: Clips
     about: str
     best: Callable[[Clips, np.ndarray], np.ndarray] | None = None
+    files: dict[str, Clips] = field(default_factory=dict)
 
-    def row(self, clip: str) -> int:
-        "The row of a clip. Raises ValueError, with the nearest name, for one that is not shown."
+    def one(self, clip: str) -> Clips:
+        "A clip, by itself. Raises ValueError, with the nearest name, for one that is not shown."
+        if clip in self.files:
+            return self.files[clip]
         names = self.clips.ids.tolist()
-        return names.index(choose("clip", clip, names))
+        return self.clips[[names.index(choose("clip", clip, [*self.files, *names]))]]
+
+    def add(self, clip: Clips) -> str:
+        "Show a clip of which nothing is known, before all others; returns its name."
+        name = str(clip.ids[0])
+        self.files = {name: clip} | {k: old for k, old in self.files.items() if k != name}
+        return name
+
+    def listed(self) -> list[dict[str, Any]]:
+        "A row for each clip, those of files first: id, label, group, and what it has."
+        names = [*self.clips.classes, ""]  # -1, unlabelled, is the last
+        rows = []
+        for clips in (*self.files.values(), self.clips):
+            labels = [names[label] for label in clips.labels]
+            columns = clips.ids.tolist(), labels, clips.groups.tolist(), held_by(clips)
+            rows += [dict(zip(("id", "label", "group", "has"), row)) for row in zip(*columns)]
+        return rows
 
 
 def shown_of(name: str) -> Shown:
@@ -82,7 +101,7 @@ class Chosen(Sent):
 
 def one_clip(shown: Shown, look: Look) -> Clips:
     "The clip of a look, without what is off. Raises ValueError if nothing is left of it."
-    clips = shown.clips[[shown.row(look.clip)]]
+    clips = shown.one(look.clip)
     for modality in look.keep:
         choose("modality", modality, clips.modalities)
     clips = clips.hide(np.isin(clips.modalities, look.keep)[None])
@@ -97,13 +116,12 @@ def looked_at(method: Method, shown: Shown, look: Look) -> dict[str, Any]:
     (answer,) = answer_list(method, clips, method.predict_proba(clips.without_labels()))
     found: dict[str, Any] = {"neighbours": [], "best": None} | stored_of(method, clips)
     if hasattr(method, "explain"):
-        has = [m for m, is_here in zip(clips.modalities, clips.present[0]) if is_here]
         with suppress(ValueError):  # ramer searches for nothing where nothing is missing
-            table = reasons(method, clips, condition_name(has))
+            table = reasons(method, clips, condition_name(*held_by(clips)))
             found["neighbours"] = table.to_dict("records")
     if shown.best is not None:
-        row = shown.clips[[shown.row(look.clip)]]
-        found["best"] = dict(zip(shown.clips.classes, shown.best(row, clips.present)[0].tolist()))
+        (best,) = shown.best(clips, clips.present).tolist()
+        found["best"] = dict(zip(shown.clips.classes, best))
     return answer | found
 
 
@@ -120,20 +138,18 @@ def enrol_speaker(method: Method, shown: Shown, clip: str) -> int:
 
     Raises ValueError if there is none that is not stored, or the method keeps no store.
     """
-    row = shown.row(clip)
-    is_other = (shown.clips.groups == shown.clips.groups[row]) & (shown.clips.labels >= 0)
-    is_other[row] = False
+    one, clips = shown.one(clip), shown.clips
+    is_other = (clips.groups == one.groups) & (clips.labels >= 0) & (clips.ids != one.ids)
     stored = getattr(method, "store", None)
-    is_new = is_other & ~np.isin(shown.clips.ids, stored.ids if stored is not None else [])
+    is_new = is_other & ~np.isin(clips.ids, stored.ids if stored is not None else [])
     if not is_new.any():
         raise ValueError("no other labelled clip of the speaker is here, or all are enrolled")
-    return enrol(method, shown.clips[is_new])
+    return enrol(method, clips[is_new])
 
 
 def forget_speaker(method: Method, shown: Shown, clip: str) -> int:
     "Forget all clips of a clip's speaker; returns how many. Raises ValueError if there is none."
-    group = str(shown.clips.groups[shown.row(clip)])
-    return len(forget(method, [group]).clips)
+    return len(forget(method, shown.one(clip).groups.tolist()).clips)
 
 # %% ../nbs/83_demo.ipynb #426eb655
 def clips_of_file(method: Method, name: str, content: bytes) -> Clips:
@@ -154,21 +170,6 @@ def clips_of_file(method: Method, name: str, content: bytes) -> Clips:
         path.write_bytes(content)
         return clips_of_media(method, media_of([path]))
 
-
-def with_clips(shown: Shown, more: Clips, method: Method) -> Shown:
-    "What is shown, with clips before it that nothing is known of; a former one of the name goes."
-    more = shown_clips(method, more, None)
-    rest = shown_clips(method, shown.clips[~np.isin(shown.clips.ids, more.ids)], None)
-    joined = Clips(
-        np.concatenate([more.ids, rest.ids]),
-        {m: np.concatenate([more.features[m], rest.features[m]]) for m in rest.modalities},
-        np.concatenate([np.full(len(more), -1), rest.labels]),
-        rest.classes,
-        np.concatenate([more.groups, rest.groups]),
-        present=np.concatenate([more.present, rest.present]),
-    )
-    return Shown(joined, shown.about, shown.best)
-
 # %% ../nbs/83_demo.ipynb #15a249ac
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
@@ -184,13 +185,8 @@ class Exhibit:
     def clips(self) -> dict[str, Any]:
         "What can be chosen."
         clips = self.shown.clips
-        names = [*clips.classes, ""]  # -1, unlabelled, is the last
-        has = [[m for m, here in zip(clips.modalities, row) if here] for row in clips.present]
-        labels = [names[label] for label in clips.labels]
-        rows = zip(clips.ids.tolist(), labels, clips.groups.tolist(), has)
-        listed = [dict(zip(("id", "label", "group", "has"), row)) for row in rows]
         about = {"about": self.shown.about, "modalities": clips.modalities}
-        return about | {"classes": clips.classes, "clips": listed}
+        return about | {"classes": clips.classes, "clips": self.shown.listed()}
 
     async def change(self, how: Callable[..., int], clip: str) -> int:
         "How many clips were enrolled or forgotten."
@@ -231,8 +227,8 @@ def add_page(app: FastAPI, exhibit: Exhibit) -> None:
         except ImportError as error:
             detail = f"recordings need {error.name}; pip install 'ramer[media]'"
             raise HTTPException(501, detail) from None
-        exhibit.shown = with_clips(exhibit.shown, made, exhibit.desk.method)
-        return JSONResponse({"clip": made.ids[0]})
+        clip = shown_clips(exhibit.desk.method, made, None)
+        return JSONResponse({"clip": exhibit.shown.add(clip)})
 
 # %% ../nbs/83_demo.ipynb #165dc6e2
 def make_demo(model: Path | str, shown: Shown, home: Path | str) -> FastAPI:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIMPLE', 'COMPARED', 'Parts', 'parts_of', 'check_apart', 'scores', 'fitted_to', 'train_model', 'described',
            'score_rows', 'score_table', 'Choice', 'dev_confusions', 'advantage', 'choose_method', 'chosen_of',
-           'shown_clips', 'answer_columns', 'answers', 'reasons', 'Receipt', 'stores_of', 'forget', 'check_stored',
-           'enrol']
+           'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'stores_of', 'forget',
+           'check_stored', 'enrol']
 
 # %% ../nbs/73_models.ipynb #06b578aa
 import numpy as np
@@ -228,17 +228,21 @@ def shown_clips(method: Method, clips: Clips, condition: str | None) -> Clips:
     return clips.hide(mask)
 
 
+def held_by(clips: Clips) -> list[list[str]]:
+    "The modalities that each clip has."
+    return [[m for m, is_here in zip(clips.modalities, row) if is_here] for row in clips.present]
+
+
 def answer_columns(method: Method, clips: Clips, probabilities: np.ndarray) -> dict[str, Any]:
     """The answer to each clip, its probability, and what it was made from: {name: (N,)}.
 
     clips: as they were shown to the method, which gave the probabilities, (N, C).
     """
     classes = np.array(list(method.about["classes"]))
-    held = [[m for m, is_here in zip(clips.modalities, row) if is_here] for row in clips.present]
     return {
         "answer": classes[probabilities.argmax(1)],
         "probability": probabilities.max(1),
-        "available": ["+".join(names) for names in held],
+        "available": ["+".join(names) for names in held_by(clips)],
     }
 
 

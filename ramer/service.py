@@ -7,7 +7,7 @@ __all__ = ['Number', 'Name', 'Features', 'UNLIMITED', 'log', 'STATUS', 'BEARER',
            'Question', 'WhyQuestion', 'Enrolment', 'Forgetting', 'Answer', 'Answers', 'Reason', 'Reasons', 'Enrolled',
            'Forgotten', 'Health', 'Problem', 'as_array', 'check_widths', 'stacked', 'label_of', 'has_of', 'clips_of',
            'Busy', 'Limits', 'Asked', 'joined', 'fits', 'Waiting', 'deliver', 'Desk', 'Metrics', 'Guard', 'as_problem',
-           'wrong_form', 'refused_by', 'failed', 'only_with', 'check_count', 'answer_list', 'add_questions',
+           'wrong_form', 'refused_by', 'failed', 'only_with', 'clips_for', 'answer_list', 'add_questions',
            'add_changes', 'add_state', 'make_app', 'serve']
 
 # %% ../nbs/81_service.ipynb #9fcfec5e
@@ -76,10 +76,9 @@ class Question(Sent):
     given: Name | None = None
 
 
-class WhyQuestion(Sent):
+class WhyQuestion(Question):
     "Clips whose answers are to be explained. most: stored clips behind each."
 
-    clips: Annotated[list[SentClip], Field(min_length=1)]
     given: Name
     most: Annotated[int, Field(ge=1, le=100)] = 5
 
@@ -521,11 +520,13 @@ def only_with(token: str) -> Callable[..., None]:
     return check
 
 
-def check_count(sent: Sequence[SentClip], limits: Limits) -> None:
-    "Raise HTTPException for more clips than a request may have."
-    if len(sent) > limits.clips:
-        detail = f"{len(sent)} clips were sent, expected at most {limits.clips}; send them in parts"
+def clips_for(desk: Desk, sent: Sequence[SentClip]) -> Clips:
+    "`clips_of` what was sent. Raises HTTPException for more clips than a request may have."
+    most = desk.limits.clips
+    if len(sent) > most:
+        detail = f"{len(sent)} clips were sent, expected at most {most}; send them in parts"
         raise HTTPException(413, detail)
+    return clips_of(sent, desk.method)
 
 
 def answer_list(method: Method, clips: Clips, probabilities: np.ndarray) -> list[dict[str, Any]]:
@@ -545,8 +546,7 @@ def add_questions(app: FastAPI, desk: Desk) -> None:
     @app.post("/predict", response_model=Answers, responses=wrong)
     async def predict(question: Question) -> Response:
         "The answer to each clip, from what it has."
-        check_count(question.clips, desk.limits)
-        clips = shown_clips(desk.method, clips_of(question.clips, desk.method), question.given)
+        clips = shown_clips(desk.method, clips_for(desk, question.clips), question.given)
         clips = clips.without_labels()
         probabilities = await desk.ask(lambda method: method.predict_proba(clips), clips)
         return JSONResponse({"answers": answer_list(desk.method, clips, probabilities)})
@@ -554,8 +554,7 @@ def add_questions(app: FastAPI, desk: Desk) -> None:
     @app.post("/explain", response_model=Reasons, responses=wrong)
     async def explain(question: WhyQuestion) -> Response:
         "The stored clips behind each answer, the nearest first."
-        check_count(question.clips, desk.limits)
-        clips = clips_of(question.clips, desk.method)
+        clips = clips_for(desk, question.clips)
         found = await desk.ask(lambda m: reasons(m, clips, question.given, question.most))
         return JSONResponse({"reasons": found.to_dict("records")})
 
@@ -568,8 +567,7 @@ def add_changes(app: FastAPI, desk: Desk, token: str) -> None:
     @app.post("/enrol", response_model=Enrolled, **guarded)
     async def enrol_clips(sent: Enrolment) -> Response:
         "Put labelled clips into the store. When this answers, they are on the disk."
-        check_count(sent.clips, desk.limits)
-        clips = clips_of(sent.clips, desk.method)
+        clips = clips_for(desk, sent.clips)
         count = await desk.ask(partial(desk.change, partial(enrol, clips=clips)))
         return JSONResponse({"enrolled": count, "stored": len(desk.method.store)})
 

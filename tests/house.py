@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -144,3 +145,10 @@ def installed_wheel(home, names):
             if not (site / name).exists():
                 (site / name).symlink_to(package.locate_file(name))
     return home / "env" / "bin"
+
+
+def free_port():
+    "A port of this machine that no program listens on."
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

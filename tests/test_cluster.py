@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from house import free_port
 
 pytest.importorskip("distributed")
 
@@ -35,12 +35,6 @@ changes: {epochs: 1}
 SOME = ["--only", "*/train-*-fold0", "--only", "*/condition-*-l"]
 SMALL = {"dataset": "gaussian", "folds": [0], "seeds": [0], "changes": {"epochs": 1}}
 SECONDS_DIFFER = {"train.json", "manifest.json", "model.json"}  # they hold seconds, or such a hash
-
-
-def free_port():
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return asked.getsockname()[1]
 
 
 class Machines:

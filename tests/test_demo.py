@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 
 import pytest
-from house import ROOT
+from house import ROOT, free_port
 
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip install 'ramer[serve]')")
@@ -37,12 +36,6 @@ def folder(tmp_path_factory):
     write_folder(Corpus(named), home / "clips")
     (home / "mine.json").write_text(json.dumps({"a": shown.features["a"][0].tolist()}))
     return home
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from house import ROOT
+from house import ROOT, free_port
 from hypothesis import HealthCheck, settings
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
@@ -50,12 +49,6 @@ def model(clips, tmp_path):
     method = make_method(configure("gaussian", "ramer", epochs=1)).fit(*clips[:2])
     method.save(tmp_path / "model")
     return tmp_path / "model"
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_for(address, is_running=lambda: True):
@@ -234,9 +227,7 @@ def test_the_how_to_runs_as_it_stands(model, clips):
     given = {"cwd": folder, "env": os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}}
     shell = ["bash", "-ec"]
     with TemporaryFile() as log:
-        served = subprocess.Popen(
-            [*shell, f"exec env {serve}"], stdout=log, stderr=log, **given
-        )  # fmt: skip
+        served = subprocess.Popen([*shell, f"exec env {serve}"], stdout=log, stderr=log, **given)
         try:
             wait_for(f"http://127.0.0.1:{port}")
             said = [

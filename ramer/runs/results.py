@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Line', 'OF_CLIPS', 'write_lines', 'read_lines', 'line_order', 'lacking', 'known_of', 'numbers_of', 'clips_line',
-           'held_out_clips', 'collect', 'collected_lines', 'is_judged', 'judged_files', 'judged_lines',
+           'held_out_clips', 'collect', 'collected_lines', 'finished_runs', 'is_judged', 'judged_files', 'judged_lines',
            'check_repetition', 'seeds_of', 'StoredLines', 'GroupedLines', 'Results', 'line_right', 'grouped_line',
            'counted_line', 'read_results', 'read_dataset', 'clips_by_fold', 'by_method', 'read_runs', 'all_lines',
            'without_clips', 'write_events', 'scalars_of']
@@ -147,8 +147,7 @@ def collected_lines(root: Path | str) -> dict[tuple[str, str], list[Line]]:
     """
     lines: dict[tuple[str, str], list[Line]] = defaultdict(list)
     first: dict[tuple[str, str], Line] = {}
-    folders = [path.parent for path in Path(root).glob("*/*/*/fold*-seed*/DONE")]
-    for folder in sorted(folders):
+    for folder in finished_runs(root):
         ran = read_json(folder / "config.json", f"remove {folder}, and the run is made anew")
         name = ran["config"]["dataset"], ran["config"]["method"]
         check_repetition(first.setdefault(name, ran), ran, folder)
@@ -156,9 +155,14 @@ def collected_lines(root: Path | str) -> dict[tuple[str, str], list[Line]]:
     return {name: rows for name, rows in lines.items() if rows}
 
 
+def finished_runs(root: Path | str) -> list[Path]:
+    "The folders of the finished runs below `root`, sorted."
+    return sorted(path.parent for path in Path(root).glob("*/*/*/fold*-seed*/DONE"))
+
+
 def is_judged(root: Path | str) -> bool:
     "Whether any finished run below `root` was judged."
-    return any(judged_files(path.parent) for path in Path(root).glob("*/*/*/fold*-seed*/DONE"))
+    return any(map(judged_files, finished_runs(root)))
 
 
 def judged_files(folder: Path) -> list[Path]:
@@ -460,8 +464,7 @@ def write_events(runs: Path | str, folder: Path | str) -> list[Path]:
     from torch.utils.tensorboard import SummaryWriter
 
     written = []
-    for done in sorted(Path(runs).glob("*/*/*/fold*-seed*/DONE")):
-        run = done.parent
+    for run in finished_runs(runs):
         target = Path(folder) / run.relative_to(runs)
         with new_folder(target, replace_existing=True) as temporary:
             with SummaryWriter(str(temporary)) as writer:

@@ -331,13 +331,11 @@ def run_or_start_anew(job: Job, timeout: int, kernel: WaitingKernel | None) -> N
             raise
         logger = logging.getLogger("papermill")  # see `log_to`
         logger.warning("the kernel that waited is gone, so another one is started")
-        part_of(job).unlink(missing_ok=True)
         run_papermill(job, timeout, None)
 
 
 def executed(job: Job, key: str, timeout: int, kernel: WaitingKernel | None) -> str:
     "See `execute`, which holds the job's log."
-    part_of(job).unlink(missing_ok=True)  # of a process that was killed
     log_to(log_of(job))
     error = ""
     try:
@@ -355,6 +353,7 @@ def run_papermill(job: Job, timeout: int, kernel: WaitingKernel | None) -> None:
     "Let papermill execute a job's notebook into `part_of` it."
     import papermill
 
+    part_of(job).unlink(missing_ok=True)  # of a kernel or a process that was killed
     notebook = experiments() / f"{job.notebook}.ipynb"
     of_kernel = {"kernel_manager_class": manager_of(kernel, log_of(job))} if kernel else {}
     papermill.execute_notebook(
