@@ -4,13 +4,13 @@ BIN   := .venv/bin
 READY := .venv/.ready
 JOBS  ?= 2
 RUNS  ?= runs
-LINTED := nbs tests tools benchmarks examples
+LINTED := nbs tests tools benchmarks examples docs
 LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PY) -m pip config get global.find-links 2>/dev/null))
 WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks study studies report bench faults test lint format sync render lock clean
+.PHONY: help results publish leaks study studies report bench faults test lint format sync render docs lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
@@ -42,12 +42,14 @@ sync: $(READY)  ## export the notebooks to ramer/ and clean them
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 render: $(READY)  ## rerun the library notebooks and keep their outputs
 	$(BIN)/python tools/render.py
+docs: $(READY)    ## the documentation site, into site/html (no network; two minutes)
+	$(BIN)/python tools/documentation.py
 lock:           ## resolve the exact versions again
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev -c constraints.txt $(WHERE) \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header -o requirements.lock
 	$(BIN)/uv pip compile -q - --generate-hashes --no-annotate --no-header -o requirements.uv.lock <<< "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
 clean:          ## remove the environment and what was built
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv site build dist *.egg-info
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PY) -m venv .venv
 	$(BIN)/python -m pip install -q --require-hashes --no-deps -r requirements.uv.lock

@@ -81,9 +81,8 @@ def shown_of(name: str) -> Shown:
         return Shown(clips[:MOST_SHOWN], f"Clips of {Path(name).name}.")
     dataset = load_dataset(choose("data set or folder", name, available_datasets()))
     clips = dataset.parts(0)[1][:MOST_SHOWN]
-    kind = "Synthetic clips" if dataset.synthetic else "Test clips"
     best = partial(posterior, WORLDS[name]) if name in WORLDS else None
-    return Shown(clips, f"{kind} of {name}: {dataset.note}.", best)
+    return Shown(clips, f"Test clips of {name} ({dataset.note}).", best)
 
 # %% ../nbs/85_demo.ipynb #c23529b4
 class Look(Sent):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'FeatureColumns', 'READERS', 'DAMAGED', 'NOT_MODALITIES', 'OTHER_DATA', 'OTHER_READERS', 'NOT_NUMBERS',
-           'ZERO_ROWS', 'Corpus', 'check_length', 'path_of_table', 'read_raw_table', 'read_table_of_clips',
+           'ZERO_ROWS', 'KEYS', 'Corpus', 'check_length', 'path_of_table', 'read_raw_table', 'read_table_of_clips',
            'label_numbers', 'check_array', 'stack_by_id', 'stack_sequences', 'read_npy', 'fold_numbers', 'frame_counts',
            'read_arrays', 'read_columns', 'check_file', 'feature_files', 'check_table', 'read_features',
-           'measured_rows', 'measured', 'read_about', 'read_modalities', 'read_folder', 'table_of_clips',
+           'measured_rows', 'measured', 'read_about', 'unread_keys', 'read_modalities', 'read_folder', 'table_of_clips',
            'write_folder', 'save_array', 'inspect', 'counted', 'modality_row', 'inspection_text', 'found_problems',
            'group_problems']
 
@@ -457,6 +457,15 @@ def read_about(folder: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {kind}, expected an object with classes and provenance")
     return about
 
+
+KEYS = ("modalities", "classes", "provenance", "problems", "ignore")
+
+
+def unread_keys(about: Mapping[str, Any]) -> list[str]:
+    "A sentence on the keys of about.json that are not of `KEYS`; none if there are none."
+    unread = ", ".join(sorted(set(about) - set(KEYS)))
+    return [f"about.json: {unread} not read; known are {', '.join(KEYS)}"] if unread else []
+
 # %% ../../nbs/data/06_folders.ipynb #7e74dfd5
 def read_modalities(
     folder: Path, table: pd.DataFrame, files: Mapping[str, Path]
@@ -498,7 +507,8 @@ def read_folder(folder: Path | str, zero_rows: str = "keep") -> Corpus:
         provenance = {m: Provenance(**fact) for m, fact in facts if m in features}
         clips = Clips(table.id, features, labels, classes, groups, lengths, provenance, present)
         fold = fold_numbers(table.fold)
-        return Corpus(clips, None, table.split, fold, (*about.get("problems", ()), *problems))
+        said = (*about.get("problems", ()), *unread_keys(about), *problems)
+        return Corpus(clips, None, table.split, fold, said)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder}: {error}") from error
 

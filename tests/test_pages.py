@@ -1,4 +1,4 @@
-"The tutorial runs as it stands, from a built wheel, in an empty folder."
+"The tutorial and the how-to pages run as they stand, from a built wheel, in an empty folder."
 
 import os
 import re
@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from house import DEPENDENCIES, ROOT, installed_wheel
 
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TUTORIAL, re.M | re.S)
+BLOCKS = BLOCK.findall(TUTORIAL)
+HOW_TO = ["own-data", "own-method", "privacy"]
 
 
 @pytest.fixture(scope="module")
@@ -17,22 +19,56 @@ def installed(tmp_path_factory):
     return installed_wheel(tmp_path_factory.mktemp("installed"), DEPENDENCIES)
 
 
-@pytest.fixture(scope="module")
-def ran(installed, tmp_path_factory):
-    "The folder in which every block ran, and what each said."
-    folder = tmp_path_factory.mktemp("tutorial")
+def run_block(language, block, folder, installed, given=None):
+    "What a block did in a folder, in the environment of the wheel."
     path = os.pathsep.join([str(installed), os.environ["PATH"]])
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = clean | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = clean | {"PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | (given or {})
+    command = (
+        [str(installed / "python"), "-c", block] if language == "python" else ["bash", "-ec", block]
+    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def ran(installed, tmp_path_factory):
+    "The folder in which every block of the tutorial ran, and what each said."
+    folder = tmp_path_factory.mktemp("tutorial")
     said = []
     for language, block in BLOCKS:
-        if "pip install" in block:
-            continue
-        command = [str(installed / "python"), "-c", block] if language else ["bash", "-ec", block]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-        said.append((block, done.stdout, done.stderr))
+        if "pip install" not in block:
+            done = run_block(language, block, folder, installed)
+            said.append((block, done.stdout, done.stderr))
     return folder, said
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def check_shown(shown, said):
+    "The same words, and numbers that another processor may round differently."
+    assert NUMBER.sub("#", said).split() == NUMBER.sub("#", shown).split()
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (said, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.03, rel=0.01)
+
+
+@pytest.mark.parametrize("page", HOW_TO)
+def test_a_how_to_runs_as_it_stands_and_prints_what_it_shows(page, installed, tmp_path):
+    said, given, compared = "", {}, 0
+    for language, block in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text()):
+        saved = re.match(r"# (\S+\.py)\n", block)
+        if language == "text":
+            check_shown(block, said)
+            compared += 1
+        elif saved:
+            (tmp_path / saved[1]).write_text(block)
+        elif language in ("python", "sh"):
+            given |= dict(re.findall(r"^export (\w+)='(.*)'$", block, re.M))
+            in_order = "exec 2>&1\n" if language == "sh" else ""
+            said = run_block(language, in_order + block, tmp_path, installed, given).stdout
+    assert compared > 1
 
 
 def test_ramer_is_the_wheels(installed, tmp_path):
