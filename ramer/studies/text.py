@@ -176,9 +176,9 @@ def write_page(results: Path | str, studies: Mapping[str, Study]) -> str:
         answers.setdefault(path.parent.name, (question, text))
     parts = ["# Studies", INTRODUCTION]
     for name, (question, text) in answers.items():
-        path = f"studies/{name}/answer.md"
-        answered = (Path(results) / path).exists()
-        title = f"[{name}]({path})" if answered else name
+        page = f"studies/{name}/answer.md"
+        answered = (Path(results) / page).exists()
+        title = f"[{name}]({page})" if answered else name
         parts.append(f"## {title}\n\n> {question}\n\n{text}")
     page = "\n\n".join(parts) + "\n"
     write_text(Path(results) / "studies.md", page)
