@@ -1,7 +1,7 @@
 """Build a release, try it on every Python of this machine, and say what it is made of.
 
-Writes into a new folder: sdist, wheel, SBOM (CycloneDX) of the lock, and SHA256SUMS. twine, cyclonedx-py
-and pip-audit are fetched by uv when they are called: they are needed here and nowhere else.
+Writes into a new folder: sdist, wheel, SBOM (CycloneDX) of the lock, and SHA256SUMS. twine,
+cyclonedx-py and pip-audit are fetched by uv when they are called: nothing else needs them.
 """
 
 import argparse
