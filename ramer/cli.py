@@ -6,11 +6,12 @@
 __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 'data', 'SET', 'BASE', 'RECORDINGS', 'MODALITIES',
            'STORED', 'RUN', 'store', 'StoreFolder', 'NewFolder', 'GRID', 'JSON_CHANGES', 'Workers', 'Timeout',
            'AllChanges', 'Publish', 'Datasets', 'Methods', 'Seeds', 'NAMED', 'Notebooks', 'Tune', 'Trials', 'DryRun',
-           'Retry', 'FailFast', 'AT', 'Scheduler', 'USERS_ERRORS', 'say_version', 'set_variable', 'ramer_command',
-           'result_row', 'methods', 'run', 'results_folder', 'table', 'table_of_runs', 'claims', 'listing', 'summary',
-           'inspect_data', 'convert', 'with_bar', 'fetch', 'extract', 'export', 'audit_data', 'stored_in', 'diagnose',
-           'described', 'keep', 'verify', 'stats', 'compact', 'export_store', 'salvage', 'engine_at', 'sweep_grid',
-           'report', 'events', 'study', 'demo', 'extra_of', 'main']
+           'Retry', 'FailFast', 'AT', 'Scheduler', 'OF_EXPLORER', 'ITS_MODEL', 'ITS_CLIPS', 'USERS_ERRORS',
+           'say_version', 'set_variable', 'ramer_command', 'result_row', 'methods', 'run', 'results_folder', 'table',
+           'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert', 'with_bar', 'fetch', 'extract',
+           'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep', 'verify', 'stats', 'compact',
+           'export_store', 'salvage', 'engine_at', 'sweep_grid', 'report', 'events', 'study', 'demo', 'neighbours_of',
+           'explore', 'extra_of', 'main']
 
 # %% ../nbs/86_cli.ipynb #ddd1ebda
 import json
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from .commands import EXTRAS, Changes, Model, own, parse_changes, reads_source
+from .commands import EXTRAS, Changes, Model, Replace, own, parse_changes, reads_source
 from .conditions import choose
 
 if TYPE_CHECKING:
     import pandas as pd
     from ramer.data.folders import Corpus
+    from ramer.report.explorer import Shown
     from ramer.retrieval.store import RetrievalStore
     from ramer.runs.sweep import Engine
 
@@ -597,6 +599,50 @@ def demo(
 
     typer.echo(f"http://127.0.0.1:{port} shows it, until Ctrl-C", err=True)
     show(model, clips, port)
+
+# %% ../nbs/86_cli.ipynb #45bd35fc
+OF_EXPLORER = "results folder; default: results/ here, or of the clone"
+ITS_MODEL = (
+    "a folder that `ramer train` wrote; default: a small one is trained on a synthetic world"
+)
+ITS_CLIPS = "with --model: a folder of features, whose neighbours are on the page"
+
+
+def neighbours_of(model: Path | None, clips: Path | None) -> "Shown | None":
+    """The neighbours that a saved model finds for clips; None where neither is given.
+
+    Raises ValueError for one without the other.
+    """
+    if model is None and clips is None:
+        return None
+    if model is None or clips is None:
+        raise ValueError("--model and --clips were not both given; the page needs both, or neither")
+    from ramer.commands import clips_to_answer
+    from ramer.methods.registry import load_method
+    from ramer.report.explorer import neighbours
+
+    method = load_method(model)
+    about = (
+        f"Clips of {clips.resolve().name}, answered by the model {model.resolve().name} "
+        f"({method.config.method}), which is none of the runs above."
+    )
+    return neighbours(method, clips_to_answer(method, [clips]), about)
+
+
+@app.command("explore")
+def explore(
+    results: Annotated[Path | None, typer.Argument(help=OF_EXPLORER)] = None,
+    out: Annotated[Path, typer.Option(help="a new folder for the page")] = Path("page"),
+    model: Annotated[Path | None, typer.Option(help=ITS_MODEL)] = None,
+    clips: Annotated[Path | None, typer.Option(help=ITS_CLIPS)] = None,
+    replace: Replace = False,
+) -> None:
+    "Write a page with filters over results; it opens from disk, without a network."
+    from ramer.report.explorer import write_page
+
+    shown = neighbours_of(model, clips)
+    page = write_page(results or results_folder(), out, shown, replace)
+    typer.echo(f"{page} is written; open it in a browser", err=True)
 
 # %% ../nbs/86_cli.ipynb #a4a7c519
 USERS_ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)

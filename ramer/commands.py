@@ -530,6 +530,7 @@ def best_first(rows: Sequence[tuple], columns: Sequence[str]) -> "pd.DataFrame":
 EXTRAS = {
     "cluster": ("distributed",),
     "compare": ("skops", "statsmodels"),
+    "explore": ("plotly",),
     "formats": ("h5py", "pyarrow"),
     "hub": ("huggingface_hub",),
     "lance": ("lancedb",),

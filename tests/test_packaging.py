@@ -160,7 +160,7 @@ def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp
     wheel = built_wheel(tmp_path)
     held = set(zipfile.ZipFile(wheel).namelist())
     code = [*(ROOT / "ramer").rglob("*.py"), *(ROOT / "ramer" / "checksums").glob("*.txt")]
-    data = {"ramer/py.typed", "ramer/rules.toml"}
+    data = {f"ramer/{name}" for name in ("demo.html", "explorer.html", "py.typed", "rules.toml")}
     assert {path.relative_to(ROOT).as_posix() for path in code} | data <= held
     folder = ROOT / "nbs" / "experiments"
     notebooks = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}

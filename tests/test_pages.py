@@ -103,6 +103,7 @@ def test_nothing_asks_for_make_or_a_clone():
 
 
 EXTRAS = {
+    "explore": "explore results",
     "formats": "predict gated clips --out answers.parquet",
     "notebooks": "sweep --dataset gaussian",
     "sources": "data fetch ravdess --folder public",
