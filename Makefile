@@ -10,7 +10,7 @@ WHERE := $(if $(LINKS),$(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 export OMP_NUM_THREADS := 1
 unexport PYTHONDONTWRITEBYTECODE  # a notebook starts its own Python: without bytecode each compiles torch and pandas again
 
-.PHONY: help results publish leaks study studies report bench faults test lint format sync render docs lock clean
+.PHONY: help results publish leaks study studies report bench faults test lint format sync render docs release lock clean
 help:           ## what can be made
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 results: $(READY)  ## rerun the tables and compare them with the committed ones (QUICK=1: a small part)
@@ -44,6 +44,8 @@ render: $(READY)  ## rerun the library notebooks and keep their outputs
 	$(BIN)/python tools/render.py
 docs: $(READY)    ## the documentation site, into site/html (no network; two minutes)
 	$(BIN)/python tools/documentation.py
+release: $(READY) ## build and try a release, into dist/ (ARGS=--trial: what is not ready yet, too)
+	$(BIN)/python tools/release.py $(addprefix --find-links ,$(LINKS)) $(ARGS)
 lock:           ## resolve the exact versions again
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev -c constraints.txt $(WHERE) \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header -o requirements.lock

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from house import DEPENDENCIES, PROJECT, ROOT, built_wheel, needed
+from house import DEPENDENCIES, OPTIONAL, PROJECT, ROOT, built_wheel, needed
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -91,9 +91,7 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
     )
 
 
-@pytest.mark.parametrize(
-    "extra", ["", "compare", "formats", "hub", "media", "sources", "notebooks", "dev"]
-)
+@pytest.mark.parametrize("extra", ["", *OPTIONAL, "dev"])
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
     wanted = (
         {"": ABOUT["dependencies"]} | ABOUT["optional-dependencies"] | PROJECT["dependency-groups"]

@@ -210,7 +210,9 @@ def captioned_figures():
 
 def write_gallery(page, source):
     "A page of every figure of results/, with what it shows and where it is discussed."
-    parts = ["# Gallery", "Each figure is drawn from lines in `results/runs/` by `ramer report`."]
+    explored = '<a href="../explore/index.html">All numbers, on one page with filters</a>.'
+    drawn = "Each figure is drawn from lines in `results/runs/` by `ramer report`."
+    parts = ["# Gallery", f"{drawn} {explored}"]
     for path, caption, discussed in captioned_figures():
         copy = source / "results" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +252,14 @@ def build(source, html):
     return status
 
 
+def explore(folder):
+    "Write the page of results with filters; returns the exit status."
+    from ramer.report.explorer import write_page
+
+    write_page(ROOT / "results", folder)
+    return 0
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="a folder, made anew")
@@ -260,7 +270,7 @@ def main(arguments=None):
     shutil.rmtree(out, ignore_errors=True)
     (out / "html").mkdir(parents=True)
     gather(out / "source")
-    status = build(out / "source", out / "html")
+    status = build(out / "source", out / "html") or explore(out / "html" / "explore")
     if status == 0:
         print(f"{out / 'html' / 'index.html'}: open it in a browser")
     return status
