@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -64,11 +65,11 @@ def wait_for(address, is_running=lambda: True):
 class Service:
     "A process that serves a folder, and what it answers."
 
-    def __init__(self, folder, *options):
+    def __init__(self, folder, *options, token=TOKEN):
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "ramer", "serve", str(folder), "--port", str(port)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAMER_TOKEN": TOKEN}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAMER_TOKEN": token}
         self.log = TemporaryFile()
         self.client = httpx2.Client(base_url=self.address, timeout=60)
         self.process = subprocess.Popen(
@@ -86,8 +87,8 @@ class Service:
 
 
 @contextmanager
-def serving(folder, *options):
-    service = Service(folder, "--requests", "1000000", *options)
+def serving(folder, *options, token=TOKEN):
+    service = Service(folder, "--requests", "1000000", *options, token=token)
     try:
         wait_for(service.address, lambda: service.process.poll() is None)
         yield service
@@ -152,6 +153,41 @@ def test_a_thousand_malformed_bodies_are_refused_and_change_nothing(model, clips
         assert service.process.poll() is None
         status, said = service.ask("/predict", b" " * 20_000_000)
         assert status == 413 and "expected" not in said
+
+
+def sent_slowly(service, seconds):
+    "The status of a request whose body never ends, and the seconds until it came."
+    host, port = service.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=seconds) as line:
+        head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n"
+        line.sendall(head.encode() + b"{")
+        start = time.monotonic()
+        return int(line.recv(1000).split()[1]), time.monotonic() - start
+
+
+def test_slow_frequent_and_unauthorised_clients_are_refused_and_others_are_not(model, clips):
+    body = {"clips": as_sent(clips[2][:1])}
+    with serving(model, "--seconds", "2", "--requests", "6") as service:
+        status, seconds = sent_slowly(service, 60)
+        assert status == 408 and 1 < seconds
+        asked = [service.client.post("/predict", json=body) for _ in range(7)]
+        assert [answer.status_code for answer in asked][:5] == [200] * 5
+        refused = asked[-1]
+        assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
+        assert [service.ask("/healthz")[0] for _ in range(10)] == [200] * 10
+        assert 'ramer_requests_total{path="other",status="429"}' in service.ask("/metrics")[1]
+
+
+def test_the_store_is_changed_for_who_has_the_token_alone(model, clips):
+    body = {"clips": as_sent(clips[2][:1], label="happy", group="one")}
+    with serving(model) as service:
+        for given in ({}, {"Authorization": "Bearer a-toke"}, {"Authorization": "Basic a-token"}):
+            assert service.client.post("/enrol", json=body, headers=given).status_code == 401
+        assert service.ask("/enrol", body)[0] == 200
+    with serving(model, token="") as service:
+        assert json.loads(service.ask("/healthz")[1])["stored"] == 201
+        assert service.ask("/enrol", body)[0] == service.ask("/forget", body)[0] == 404
+        assert "/enrol" not in json.loads(service.ask("/openapi.json")[1])["paths"]
 
 
 def test_it_answers_as_the_library_does(model, clips):
