@@ -16,6 +16,7 @@ import logging
 import numpy as np
 import onnx
 import onnxruntime
+import onnxscript  # noqa: F401  torch's export needs it, and would say so late
 import ramer
 import torch
 import warnings
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from .conditions import Condition, condition_slots, mask_codes
+from .conditions import Condition, by_condition, condition_slots
 from .data.clips import Clips, Scaler
 from ramer.io import (
     MANIFEST,
@@ -39,7 +40,7 @@ from .methods.classical import Classical, SavedRegressions
 from .methods.encoders import Encoder, Network
 from .methods.fills import MeanFill, SlotMethod, ZeroFill
 from .methods.gated import LinearAnswers, VotingFill
-from .methods.rag import Ramer, SearchingMethod, fill_each
+from .methods.rag import Ramer, SearchingMethod
 from .methods.registry import METHODS
 from torch import Tensor, nn
 from typing import Any, NamedTuple
@@ -682,14 +683,12 @@ def searched_fills(
 ) -> np.ndarray:
     """What the store of a fitted method gives missing slots: (N, M, hidden) float32.
 
-    queries: (N, M, hidden), as `OnnxNetwork.queries` gives them. mask: (N, M) bool.
+    queries: (N, M, width), what the method asks its store with, such as `OnnxNetwork.queries`.
+    mask: (N, M) bool.
     """
-    asked_with = torch.from_numpy(queries)
-    codes = torch.from_numpy(mask_codes(mask))
-    fills = fill_each(
-        asked_with,
-        codes,
-        method.store.modalities,
-        lambda rows, code: method.fill(asked_with[rows], code),
-    )
-    return fills.numpy()
+    shape = *mask.shape, method.config.hidden
+    fills = np.zeros(shape, np.float32)
+    for condition, rows in by_condition(mask, method.store.modalities):
+        asked_with = torch.from_numpy(queries[rows])
+        fills[rows] = method.fill(asked_with, condition.code).numpy()
+    return fills

@@ -92,7 +92,7 @@ def test_a_lock_pins_versions_by_hash_and_names_no_place(name):
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "compare", "formats", "hub", "media", "sources", "notebooks", "dev"]
+    "extra", ["", "compare", "formats", "hub", "media", "sources", "notebooks", "onnx", "dev"]
 )
 def test_the_lock_has_a_fitting_version_of_every_dependency(extra):
     wanted = (
@@ -110,7 +110,7 @@ def test_development_tools_are_no_runtime_dependencies():
     assert not DEVELOPMENT & set(requirements(ABOUT["dependencies"]))
 
 
-OF_AN_EXTRA = ("hub", "service", "demo")  # modules that nothing else imports
+OF_AN_EXTRA = ("hub", "service", "onnx_export", "demo")  # modules that nothing else imports
 
 
 def imported_packages(nested):
