@@ -1,8 +1,9 @@
 """How many times as long torch takes as onnxruntime for what `ramer onnx` exports.
 
-Writes results/bench/onnx.csv: of every file and of whole answers, the ratio of seconds in one run,
-each on one thread: the median over repeats, the least and the most, and how far the answers are
-apart. The widths are MER2024's divided by 8, audio in 50 frames or none. Run on a quiet machine:
+Writes results/bench/onnx.csv: of every file and of whole answers, the ratio of processor seconds in
+one run, each on one thread: the median over repeats, the least and the most, and how far the
+answers are apart. The widths are MER2024's divided by 8, audio has up to 50 frames.
+Run on a quiet machine:
 `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_speed.py`.
 """
 
@@ -16,8 +17,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
-from kept import wall_seconds
-from search import BENCH, file_path, on_one_thread, write_table
+from search import BENCH, file_path, on_one_thread, seconds, write_table
 
 from ramer.conditions import random_masks
 from ramer.data.worlds import WORLDS, sample
@@ -38,15 +38,15 @@ def with_frames(clips):
     return replace(clips, features=clips.features | {"a": x}, lengths=lengths)
 
 
-def ratios(by_torch, by_onnx, calls, repeats):
+def ratios(by_torch, by_onnx, repeats):
     "Seconds of one by those of the other: one ratio for each repeat, in which both are timed."
-    return [wall_seconds(by_torch, calls) / wall_seconds(by_onnx, calls) for _ in range(repeats)]
+    return [seconds(by_torch, 5, 0.3) / seconds(by_onnx, 5, 0.3) for _ in range(repeats)]
 
 
 def row(what, batch, by_torch, by_onnx, repeats):
     "A row of the table, of two functions that give the same."
     far = np.abs(np.asarray(by_torch()) - np.asarray(by_onnx())).max()
-    found = ratios(by_torch, by_onnx, max(3, 300 // (batch + 5)), repeats)
+    found = ratios(by_torch, by_onnx, repeats)
     return what, batch, np.median(found), min(found), max(found), far
 
 

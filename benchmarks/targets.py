@@ -48,7 +48,7 @@ OF_SWEEPS = {  # file: the command that writes it
 }
 ONNX = """## Answers by onnxruntime
 
-How many times as long torch takes as onnxruntime, both on one thread in one run, for what
+How many times as many processor seconds torch takes as onnxruntime, both on one thread, for what
 `ramer onnx` exports: more than 1 means that onnxruntime is faster. The median over the repeats, the
 least and the most, and how far the outputs are apart at most. A whole answer is `predict_proba` of
 the method and of its export: a method also sets the seeds of torch, and regressions are

@@ -438,9 +438,10 @@ ONNX_FACTS = "onnx.json"
 
 def made_by_itself(method: Method) -> bool:
     "Whether the graphs alone make the method's answers."
-    return type(method).predict_proba in (SlotMethod.predict_proba, Classical.predict_proba) and (
-        isinstance(method, Classical) or constant_fill(method) is not None
-    )
+    answers = type(method).predict_proba
+    if answers is SlotMethod.predict_proba:
+        return constant_fill(method) is not None
+    return answers is Classical.predict_proba
 
 
 def facts_of(method: Method) -> dict[str, Any]:
@@ -476,7 +477,7 @@ def write_graph(
     said = {"inputs": graph.inputs, "output": graph.output, "says": graph.says}
     return said | {"largest difference": float(f"{far:.1e}")}
 
-
+# %% ../nbs/82_onnx.ipynb #cadf0cc9
 def export_onnx(
     method: Method,
     folder: Path | str,
