@@ -466,7 +466,7 @@ def export_model(
     out: Annotated[Path, typer.Argument(help="a new folder")],
     replace: Replace = False,
 ) -> None:
-    "Export encoders, classifier and linear models as ONNX, and check that onnxruntime agrees."
+    "Export what a model has trained as ONNX, and check that onnxruntime agrees with torch."
     from ramer.io import check_replaceable
     from ramer.methods.registry import load_method
     from ramer.onnx_export import AGREEMENT, ONNX_FACTS, export_onnx, read_export
