@@ -46,6 +46,14 @@ OF_SWEEPS = {  # file: the command that writes it
     "reporting": "python benchmarks/reporting.py",
     "faults": "make faults",
 }
+ONNX = """## Answers by onnxruntime
+
+How many times as many processor seconds torch takes as onnxruntime, both on one thread, for what
+`ramer onnx` exports: more than 1 means that onnxruntime is faster. The median over the repeats, the
+least and the most, and how far the outputs are apart at most. A whole answer is `predict_proba` of
+the method and of its export: a method also sets the seeds of torch, and regressions are
+scikit-learn's. [onnx.csv](onnx.csv), by `python benchmarks/onnx_speed.py`:
+"""
 REASONS = """## Why some may be missed
 
 - One query of 5,030 clips takes FAISS a tenth of a millisecond. A search checks, scales, leaves
@@ -148,6 +156,15 @@ def sweeps_section(folder=BENCH):
     return "\n".join(parts) if len(parts) > 1 else ""
 
 
+def onnx_section(folder=BENCH):
+    "The table of answers by onnxruntime; nothing if none was measured."
+    path = folder / "onnx.csv"
+    if not path.exists():
+        return ""
+    table = pd.read_csv(path, dtype=str)
+    return f"{ONNX}\n{markdown(table.set_index('what'))}\n"
+
+
 def page(folder=BENCH):
     "The page of results/bench."
     rows = target_rows(folder)
@@ -156,6 +173,7 @@ def page(folder=BENCH):
     table = markdown(rows.set_index("what"))
     beside = f"{BESIDE}\n{markdown(beside_table(folder))}\n"
     parts = [INTRODUCTION, f"{summary}\n\n{table}\n", beside, REASONS, sweeps_section(folder)]
+    parts.append(onnx_section(folder))
     return "\n".join(filter(None, parts))
 
 

@@ -176,6 +176,28 @@ def test_stages_are_held_against_the_same_without_retrieval(tmp_path):
     assert table.holds.isin(["yes", "no"]).sum() == 5
 
 
+@pytest.mark.slow
+def test_onnxruntime_is_held_against_torch_and_gives_the_same(tmp_path):
+    options = ["--repeats", 2, "--batches", 1, 3, "--out", tmp_path / "onnx.csv"]
+    run_benchmark("onnx_speed.py", *options)
+    assert_of_onnx(pd.read_csv(tmp_path / "onnx.csv"), [1, 3])
+
+
+def assert_of_onnx(table, batches):
+    "The table has every part at every batch, close to torch."
+    assert table.groupby("what").batch.apply(list).map(lambda found: found == batches).all()
+    assert table.what.nunique() == 6
+    assert (table["largest difference"] < 1e-4).all()
+    ratio = table["torch by onnxruntime"]
+    assert (table.least <= ratio).all() and (ratio <= table.most).all() and (ratio > 0).all()
+
+
+def test_the_committed_speed_of_onnxruntime_is_of_every_part():
+    pytest.importorskip("onnxruntime")
+    batches = list(imported("onnx_speed.py")["BATCHES"])
+    assert_of_onnx(pd.read_csv(ROOT / "results" / "bench" / "onnx.csv"), batches)
+
+
 def test_the_page_of_targets_shows_what_was_measured():
     folder = ROOT / "results" / "bench"
     assert (folder / "README.md").read_text() == imported("targets.py")["page"](folder)

@@ -108,7 +108,7 @@ def test_development_tools_are_no_runtime_dependencies():
     assert not DEVELOPMENT & set(requirements(ABOUT["dependencies"]))
 
 
-OF_AN_EXTRA = ("hub", "service", "demo")  # modules that nothing else imports
+OF_AN_EXTRA = ("hub", "service", "onnx_export", "demo")  # modules that nothing else imports
 
 
 def imported_packages(nested):
