@@ -29,7 +29,7 @@ from .conditions import choose
 if TYPE_CHECKING:
     import pandas as pd
     from ramer.data.folders import Corpus
-    from ramer.report.explorer import Shown
+    from ramer.report.explorer import ShownNeighbours
     from ramer.retrieval.store import RetrievalStore
     from ramer.runs.sweep import Engine
 
@@ -608,7 +608,7 @@ ITS_MODEL = (
 ITS_CLIPS = "with --model: a folder of features, whose neighbours are on the page"
 
 
-def neighbours_of(model: Path | None, clips: Path | None) -> "Shown | None":
+def neighbours_of(model: Path | None, clips: Path | None) -> "ShownNeighbours | None":
     """The neighbours that a saved model finds for clips; None where neither is given.
 
     Raises ValueError for one without the other.

@@ -6,8 +6,8 @@
 __all__ = ['FOLD', 'GROUPS', 'VARIANTS', 'OTHERS', 'NOT_CONVERGED', 'TODAYS', 'OLDER', 'METHOD', 'SCORE', 'PAIR', 'Frames',
            'MOST_CLIPS', 'EXAMPLE', 'EXAMPLE_EPOCHS', 'TEMPLATE', 'PLACE', 'PAGE', 'LIBRARY', 'FIRST', 'fold_scores',
            'fold_table', 'group_of', 'runs_mark', 'method_frame', 'difference_frame', 'page_frames', 'frame_data',
-           'with_kinds', 'set_facts', 'lines_hash', 'Shown', 'neighbours_under', 'neighbours', 'example_neighbours',
-           'page_data', 'page_text', 'write_page']
+           'with_kinds', 'set_facts', 'lines_hash', 'ShownNeighbours', 'neighbours_under', 'neighbours',
+           'example_neighbours', 'page_data', 'page_text', 'write_page']
 
 # %% ../../nbs/report/83_explorer.ipynb #e056d273
 import json
@@ -187,7 +187,7 @@ EXAMPLE = "gaussian"
 EXAMPLE_EPOCHS = 5
 
 
-class Shown(NamedTuple):
+class ShownNeighbours(NamedTuple):
     "Neighbours, a row for each hit, and a sentence on what they are."
 
     rows: pd.DataFrame
@@ -203,7 +203,7 @@ def neighbours_under(method: Method, clips: Clips, condition: str) -> pd.DataFra
     return found.assign(condition=condition).join(answered, on="id").join(labels, on="id")
 
 
-def neighbours(method: Method, clips: Clips, about: str) -> Shown:
+def neighbours(method: Method, clips: Clips, about: str) -> ShownNeighbours:
     """What is behind a method's answers to clips, under each condition that lacks something.
 
     about: a sentence on method and clips. Of more than MOST_CLIPS, the first are shown.
@@ -221,10 +221,10 @@ def neighbours(method: Method, clips: Clips, about: str) -> Shown:
             f"no clip has all of a condition that lacks one of {', '.join(clips.modalities)}; "
             "give a model of several modalities, and clips that have some of them"
         )
-    return Shown(pd.concat(tables, ignore_index=True), about)
+    return ShownNeighbours(pd.concat(tables, ignore_index=True), about)
 
 # %% ../../nbs/report/83_explorer.ipynb #f76a589d
-def example_neighbours() -> Shown:
+def example_neighbours() -> ShownNeighbours:
     "Neighbours of six test clips of a world, found by a RAMER that is trained here for seconds."
     dataset = load_dataset(EXAMPLE)
     protocol = Protocol(dataset)
@@ -249,7 +249,7 @@ FIRST = (  # methods that are shown at first
 )
 
 
-def page_data(folder: Path, shown: Shown | None = None) -> dict[str, Any]:
+def page_data(folder: Path, shown: ShownNeighbours | None = None) -> dict[str, Any]:
     """All that the page holds of a results folder.
 
     shown: default: `example_neighbours`. Raises FileNotFoundError if the folder has no lines.
@@ -284,7 +284,10 @@ def page_text(data: Mapping[str, Any]) -> str:
 
 
 def write_page(
-    results: Path | str, out: Path | str, shown: Shown | None = None, replace_existing: bool = False
+    results: Path | str,
+    out: Path | str,
+    shown: ShownNeighbours | None = None,
+    replace_existing: bool = False,
 ) -> Path:
     """Write the page of a results folder, with the library it needs, into a folder of its own.
 
