@@ -24,6 +24,7 @@ autodoc_default_options = {"exclude-members": "set_fit_request, set_score_reques
 default_role = "py:obj"  # a name in backticks is a link where it is known
 html_theme = "furo"
 html_show_sphinx = html_show_copyright = False
+html_show_search_summary = False  # it fetches pages, which a browser refuses for files
 html_math_renderer = "mathml"
 SPECIAL = str.maketrans({"*": r"\*", "|": r"\|", "_": r"\_"})
 

@@ -242,7 +242,8 @@ def build(source, html):
     from sphinx.cmd.build import build_main
 
     options = ["-q", "-W", "--keep-going", "-c", str(ROOT / "docs")]
-    status = build_main([*options, str(source), str(html)])
+    doctrees = ["-d", str(html.parent / "doctrees")]
+    status = build_main([*options, *doctrees, str(source), str(html)])
     if status == 0:
         to = "docs/index.html"
         (html / "index.html").write_text(
