@@ -104,7 +104,8 @@ def rows_of(name, folder, method, clips, count, minutes):
                 (name, "99 % of requests", *at, np.quantile(taken, 0.99) / alone, of, "", None),
                 (name, "requests a second", *at, count * alone / together, "passes", "", None),
             ]
-        rows.append(memory_row(name, address, process, body_of(clips[:1]), minutes))
+        if minutes:
+            rows.append(memory_row(name, address, process, body_of(clips[:1]), minutes))
     return rows
 
 
@@ -121,7 +122,8 @@ def memory_row(name, address, process, body, minutes):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--minutes", type=float, default=10, help="of requests, for memory")
+    of_memory = "of requests, for memory; 0: what was measured of it before stays"
+    parser.add_argument("--minutes", type=float, default=10, help=of_memory)
     parser.add_argument("--out", type=file_path, default=BENCH / "serve.csv")
     asked = parser.parse_args(arguments)
     on_one_thread()
@@ -135,6 +137,10 @@ def main(arguments=None):
             given = method, protocol.dev.without_labels(), asked.requests, asked.minutes
             rows += rows_of(name, Path(home, name), *given)
     table = pd.DataFrame(rows, columns=COLUMNS)
+    if not asked.minutes and asked.out.exists():
+        before = pd.read_csv(asked.out).drop(columns="holds")
+        of_memory = before[before.what.str.startswith("memory")]
+        table = pd.concat([table, of_memory]).sort_values("method", kind="stable")
     write_table(table.assign(holds=verdicts(table)), asked.out)
 
 
