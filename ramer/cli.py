@@ -11,13 +11,15 @@ __all__ = ['app', 'VERSION', 'DEVICE', 'THREADS', 'Runs', 'Results', 'OF_RUNS', 
            'table_of_runs', 'claims', 'listing', 'summary', 'inspect_data', 'convert', 'with_bar', 'fetch', 'extract',
            'export', 'audit_data', 'stored_in', 'diagnose', 'described', 'keep', 'verify', 'stats', 'compact',
            'export_store', 'salvage', 'engine_at', 'sweep_grid', 'report', 'events', 'study', 'demo', 'neighbours_of',
-           'explore', 'extra_of', 'main']
+           'explore', 'extra_of', 'plain_warnings', 'main']
 
 # %% ../nbs/86_cli.ipynb #ddd1ebda
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -597,8 +599,7 @@ def demo(
     "Show a model at work in a browser of this machine; it works on a copy, without a network."
     from ramer.demo import show
 
-    typer.echo(f"http://127.0.0.1:{port} shows it, until Ctrl-C", err=True)
-    show(model, clips, port)
+    show(model, clips, port, partial(typer.echo, err=True))
 
 # %% ../nbs/86_cli.ipynb #45bd35fc
 OF_EXPLORER = "results folder; default: results/ here, or of the clone"
@@ -653,6 +654,22 @@ def extra_of(module: str | None) -> str | None:
     return next((extra for extra, names in EXTRAS.items() if module in names), None)
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    "In this block a warning for the user is one line, without the place that gave it."
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                typer.echo(f"ramer: {message}", err=True)
+            else:
+                show_others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -660,7 +677,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     says what did, with exit code 1.
     """
     try:
-        app(args=arguments, prog_name="ramer")
+        with plain_warnings():
+            app(args=arguments, prog_name="ramer")
     except ModuleNotFoundError as error:
         extra = extra_of(error.name)
         if extra is None:

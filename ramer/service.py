@@ -8,7 +8,7 @@ __all__ = ['Number', 'Name', 'Features', 'UNLIMITED', 'log', 'STATUS', 'BEARER',
            'Forgotten', 'Health', 'Problem', 'as_array', 'check_widths', 'stacked', 'label_of', 'has_of', 'clips_of',
            'Busy', 'Limits', 'Asked', 'joined', 'fits', 'Waiting', 'deliver', 'Desk', 'Metrics', 'Guard', 'as_problem',
            'wrong_form', 'refused_by', 'failed', 'only_with', 'clips_for', 'answer_list', 'add_questions',
-           'add_changes', 'add_state', 'make_app', 'serve']
+           'add_changes', 'add_state', 'make_app', 'check_port', 'serve']
 
 # %% ../nbs/81_service.ipynb #9fcfec5e
 import asyncio
@@ -16,12 +16,13 @@ import hmac
 import logging
 import numpy as np
 import ramer
+import socket
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -634,6 +635,17 @@ def make_app(folder: Path | str, token: str = "", limits: Limits = Limits()) -> 
     return app
 
 
+def check_port(host: str, port: int) -> None:
+    "Raise ValueError for a port that cannot be listened on, as where another program does."
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            reason = f"port {port} of {host} cannot be used ({error.strerror})"
+            raise ValueError(f"{reason}; name another one by --port") from error
+
+# %% ../nbs/81_service.ipynb #974896f7
 def serve(
     folder: Path | str,
     host: str = "127.0.0.1",
@@ -641,8 +653,12 @@ def serve(
     token: str = "",
     limits: Limits = Limits(),
 ) -> None:
-    "Answer requests until it is ended. Raises ImportError without uvicorn, and as `make_app`."
+    """Answer requests until it is ended.
+
+    Raises ImportError without uvicorn, and as `check_port` and `make_app`.
+    """
     import uvicorn
 
+    check_port(host, port)
     app = make_app(folder, token, limits)
     uvicorn.run(app, host=host, port=port, server_header=False, timeout_keep_alive=5)
