@@ -136,7 +136,7 @@ def main(arguments=None):
             method.save(Path(home, name))
             given = method, protocol.dev.without_labels(), asked.requests, asked.minutes
             rows += rows_of(name, Path(home, name), *given)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS).astype({"target": float})
     if not asked.minutes and asked.out.exists():
         before = pd.read_csv(asked.out).drop(columns="holds")
         of_memory = before[before.what.str.startswith("memory")]
