@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -391,3 +393,28 @@ def test_a_worker_with_other_code_is_refused_in_one_line(machines, tmp_path):
 
 def consume(address, keyed):
     list(on_cluster(address)(keyed, timeout=600))
+
+
+@pytest.mark.slow
+def test_the_how_to_runs_as_it_stands(tmp_path):
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    here = {"10.0.0.1": "127.0.0.1", "8786": str(free_port()), "--nworkers 8": "--nworkers 1"}
+    here["sweep default"] = "sweep quick --only '*/train-*'"
+    for given, ours in here.items():
+        assert given in block
+        block = block.replace(given, ours)
+    *started, sweep = [line.partition("#")[0].strip() for line in block.splitlines()]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    given = {"cwd": tmp_path, "env": os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}}
+    running = []
+    try:
+        for command in started:
+            running.append(subprocess.Popen(shlex.split(command), start_new_session=True, **given))
+            time.sleep(5)
+        done = subprocess.run(shlex.split(sweep), capture_output=True, text=True, **given)
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").rglob("DONE"))) > 1

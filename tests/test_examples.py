@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,29 @@ def test_without_the_package_its_models_are_refused_by_name(ran):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "saved method 'nearest-centre' is unknown" in done.stderr
+
+
+def test_the_page_names_commands_that_ran_here():
+    (block,) = re.findall(
+        r"^```\n(.*?)^```", (EXAMPLE.parent / "README.md").read_text(), re.M | re.S
+    )
+    _, listed, alone, swept, trained = [
+        line.partition("#")[0].strip() for line in block.splitlines()
+    ]
+    assert listed == "ramer methods | grep nearest-centre"
+    assert alone == f"ramer {' '.join(GAUSSIAN)}"
+    assert swept == "ramer sweep quick --method nearest-centre"
+    assert trained == "ramer train my-features --method nearest-centre"
+
+
+def test_it_is_listed_and_trained_on_a_folder(installed, tmp_path):
+    from ramer.data.datasets import load_dataset
+    from ramer.data.folders import Corpus, write_folder
+
+    write_folder(Corpus(load_dataset("gaussian").parts(0)[0][:120]), tmp_path / "my-features")
+    assert "nearest-centre" in run(installed, tmp_path, "methods")
+    run(installed, tmp_path, "train", "my-features", "--method", "nearest-centre")
+    assert (tmp_path / "model" / "manifest.json").exists()
 
 
 @pytest.mark.slow
