@@ -1,6 +1,7 @@
 """How the documentation site looks; `tools/documentation.py` gathers its pages."""
 
 import ramer
+from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
 project = html_title = "ramer"
@@ -63,15 +64,9 @@ def write_mathml(display):
 
     def visit(translator, node):
         translator.body.append(convert(node.astext(), display=display))
-        raise_skip()
+        raise SkipNode
 
     return visit
-
-
-def raise_skip():
-    from docutils.nodes import SkipNode
-
-    raise SkipNode
 
 
 def setup(app):

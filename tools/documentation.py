@@ -19,10 +19,10 @@ NOTEBOOK = re.compile(r"(?<![\w./\[`-])\d\d_[a-z]\w*(?![\w.`\]])")
 DIRECTIVE = re.compile(r"^#\|\s*(\w+).*\n?", re.M)
 ORPHAN = "---\norphan: true\n---\n\n"
 UNSEEN = {"hide", "default_exp"}
+CONTEST = "each method, mean over the conditions with something missing, with 95 % intervals"
 KINDS = {
     "heat": "WA of each method under each condition",
     "confidence": "how far probabilities can be trusted",
-    "": "each method, mean over the conditions with something missing, with 95 % intervals",
 }
 
 
@@ -189,6 +189,16 @@ def write_reference(folder):
     (folder / "names.md").write_text(f"{intro}\n\n{public_names()}\n")
 
 
+def caption_of(name):
+    "What a figure that no page shows is, by its name, as in mosi-heat."
+    dataset, _, kind = name.rpartition("-")
+    if kind in KINDS:
+        return f"{dataset}: {KINDS[kind]}"
+    if (ROOT / "results" / "runs" / name).is_dir():
+        return f"{name}: {CONTEST}"
+    return name.replace("-", " ")
+
+
 def captioned_figures():
     "(path below results/, caption, page or None) of every figure, those of pages first."
     results = ROOT / "results"
@@ -199,12 +209,7 @@ def captioned_figures():
             if results in path.parents:
                 seen.setdefault(path.relative_to(results), (alt, page.relative_to(ROOT)))
     for path in sorted((results / "figures").glob("*.png")):
-        name, _, kind = path.stem.rpartition("-")
-        known = kind in KINDS and bool(kind)
-        caption = f"{name if known else path.stem}: {KINDS[kind if known else '']}"
-        if not (results / "runs" / (name if known else path.stem)).is_dir():
-            caption = path.stem.replace("-", " ")
-        seen.setdefault(path.relative_to(results), (caption, None))
+        seen.setdefault(path.relative_to(results), (caption_of(path.stem), None))
     return [(path, *rest) for path, rest in seen.items()]
 
 
