@@ -3,6 +3,7 @@
 import ast
 import configparser
 import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_everything_that_the_library_imports_is_a_dependency():
     for nested, known in ((False, declared), (True, declared | optional)):
         needed = {package.get(name, name) for name in imported_packages(nested)}
         assert len(needed) > 5 and needed <= known, f"undeclared: {sorted(needed - known)}"
+
+
+def test_a_model_is_loaded_without_what_only_some_need():
+    "Each of these costs every program half a second."
+    heavy = ("sklearn", "scipy.stats", "matplotlib", "papermill", "fastapi")
+    asked = f"import sys, ramer.models; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_every_folder_of_the_package_is_packaged():

@@ -17,7 +17,6 @@ from ..conditions import all_conditions, condition_mask, rows_with
 from ..data.clips import Clips
 from ..data.folds import Dataset
 from .audit import Finding, check_leaks, find_leaks
-from sklearn.model_selection import GroupShuffleSplit
 from threading import Thread
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -28,6 +27,8 @@ def cut_dev(learnable: Clips, seed: int, share: float = 0.2) -> tuple[Clips, Cli
     A dev group's unlabelled clips are in neither. Raises ValueError if there are fewer than two
     groups of labelled clips to cut.
     """
+    from sklearn.model_selection import GroupShuffleSplit  # half a second, for who needs it
+
     labelled = np.flatnonzero(learnable.labels >= 0)
     if not len(labelled):
         raise ValueError(

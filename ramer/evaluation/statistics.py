@@ -13,7 +13,7 @@ import numpy as np
 from dataclasses import dataclass, field
 from numpy.typing import ArrayLike
 from functools import cache
-from scipy import special, stats
+from scipy import special
 from typing import Self
 from .metrics import binned, divide
 from ..runs.judging import DIGITS, level_confidence
@@ -183,6 +183,8 @@ def false_discovery(p_values: ArrayLike) -> np.ndarray:
     p_values = np.asarray(p_values, float)
     if not len(p_values):
         return p_values
+    from scipy import stats  # half a second, for those who need it
+
     return stats.false_discovery_control(p_values, method="bh")
 
 # %% ../../nbs/evaluation/40_statistics.ipynb #01ebce13

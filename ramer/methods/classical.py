@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FITTED', 'TRUSTED', 'ONE_PENALTY', 'LANDMARKS', 'KERNEL_PENALTY', 'CHANCES', 'MEMBERS', 'feature_table',
            'modality_columns', 'conditions_of', 'shown', 'ConditionModels', 'coefficients', 'Classical',
-           'SavedClassical', 'SavedRegressions', 'regression', 'LogisticSpecialists', 'RawNeighbours', 'trees',
-           'ImputedLogistic', 'ImputedBoosting', 'Boosting', 'OneLogistic', 'Discriminant', 'KernelSpecialists',
-           'Availability', 'always_observed', 'WeightedLogistic', 'TabMNetwork', 'TabM']
+           'SavedClassical', 'SavedRegressions', 'penalised', 'regression', 'LogisticSpecialists', 'RawNeighbours',
+           'trees', 'ImputedLogistic', 'ImputedBoosting', 'Boosting', 'OneLogistic', 'Discriminant',
+           'KernelSpecialists', 'Availability', 'always_observed', 'WeightedLogistic', 'TabMNetwork', 'TabM']
 
 # %% ../../nbs/methods/31_classical.ipynb #870a3bfc
 import time
@@ -17,13 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import KNNImputer
-from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 
 from ..conditions import Condition, by_condition, condition_codes, mask_codes
 from ..data.clips import Clips, Scaler
@@ -261,9 +254,16 @@ class SavedRegressions(Classical):
                 setattr(model, part, tensors[f"{name}.{part}"].numpy())
 
 # %% ../../nbs/methods/31_classical.ipynb #e11ecbe3
-def regression(config: Config) -> LogisticRegression:
-    "An unfitted logistic regression. penalty: the config's, relative to the default of 1."
-    return LogisticRegression(C=1 / config.penalty, max_iter=2000)
+def penalised(penalty: float) -> Any:
+    "An unfitted logistic regression. penalty: relative to the default of 1."
+    from sklearn.linear_model import LogisticRegression  # half a second, for those who need it
+
+    return LogisticRegression(C=1 / penalty, max_iter=2000)
+
+
+def regression(config: Config) -> Any:
+    "`penalised` by the config's penalty."
+    return penalised(config.penalty)
 
 
 class LogisticSpecialists(SavedRegressions):
@@ -284,6 +284,8 @@ class RawNeighbours(SavedClassical):
 
     def estimator(self) -> Any:
         "K: the config's."
+        from sklearn.neighbors import KNeighborsClassifier
+
         return KNeighborsClassifier(self.config.k, algorithm="brute")
 
     def fit(self, train: Clips, dev: Clips) -> "RawNeighbours":
@@ -294,8 +296,10 @@ class RawNeighbours(SavedClassical):
         return self
 
 # %% ../../nbs/methods/31_classical.ipynb #91502410
-def trees(config: Config) -> HistGradientBoostingClassifier:
+def trees(config: Config) -> Any:
     "Unfitted gradient boosting. boosting_rate: the config's learning rate."
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(
         learning_rate=config.boosting_rate, random_state=config.seed
     )
@@ -310,6 +314,9 @@ class ImputedLogistic(SavedClassical):
 
     def estimator(self) -> Any:
         "K: the config's."
+        from sklearn.impute import KNNImputer
+        from sklearn.pipeline import make_pipeline
+
         return make_pipeline(KNNImputer(n_neighbors=self.config.k), self.classifier())
 
 
@@ -342,8 +349,7 @@ class OneLogistic(SavedRegressions):
 
     def estimator(self) -> Any:
         "The regression, of the filled table."
-        penalty = ONE_PENALTY * self.config.penalty
-        return LogisticRegression(C=1 / penalty, max_iter=2000)
+        return penalised(ONE_PENALTY * self.config.penalty)
 
     def weights(self, clips: Clips, rows: np.ndarray) -> np.ndarray:
         "What the clips in these rows weigh under one condition: (n,). Default: each the same."
@@ -366,6 +372,8 @@ class Discriminant(SavedClassical):
 
     def estimator(self) -> Any:
         "shrinkage: the config's; 0 means Ledoit and Wolf's estimate."
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
         shrinkage = self.config.shrinkage or "auto"
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
 
@@ -381,13 +389,15 @@ class KernelSpecialists(SavedClassical):
 
     def estimator_for(self, table: np.ndarray) -> Any:
         "kernel_width: the config's; the kernel is exp(-mean squared difference / width squared)."
+        from sklearn.kernel_approximation import Nystroem
+        from sklearn.pipeline import make_pipeline
+
         features = Nystroem(
             gamma=1 / (self.config.kernel_width**2 * table.shape[1]),
             n_components=min(LANDMARKS, len(table)),
             random_state=self.config.seed,
         )
-        penalty = KERNEL_PENALTY * self.config.penalty
-        return make_pipeline(features, LogisticRegression(C=1 / penalty, max_iter=2000))
+        return make_pipeline(features, penalised(KERNEL_PENALTY * self.config.penalty))
 
 # %% ../../nbs/methods/31_classical.ipynb #3093b198
 class Availability(Method):
@@ -453,7 +463,7 @@ class WeightedLogistic(OneLogistic):
         if observed.all() or not observed.any():
             return np.ones(len(rows))
         known = always_observed(clips)
-        model = LogisticRegression(C=1 / self.config.penalty, max_iter=2000).fit(known, observed)
+        model = regression(self.config).fit(known, observed)
         chance = model.predict_proba(known[rows])[:, 1].clip(*CHANCES)
         return observed.mean() / chance
 

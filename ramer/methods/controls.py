@@ -14,8 +14,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from numpy.typing import ArrayLike
 from pathlib import Path
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from torch import Tensor
 from torch.nn import functional as F
 from typing import Any, Self
@@ -181,6 +179,8 @@ class WhitenedRamer(MappedRamer):
 
     def learn_map(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         "Principal components, each divided by its deviation."
+        from sklearn.decomposition import PCA
+
         pca = PCA(0.95, svd_solver="full").fit(x)
         deviations = np.sqrt(pca.explained_variance_)
         return (pca.components_ / deviations[:, None]).T.astype(np.float32)
@@ -191,6 +191,8 @@ class SupervisedRamer(MappedRamer):
 
     def learn_map(self, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
         "Thirty-two directions of a neighbourhood component analysis, begun at principal ones."
+        from sklearn.neighbors import NeighborhoodComponentsAnalysis
+
         width = min(32, x.shape[1], len(x))
         seed = self.config.seed
         analysis = NeighborhoodComponentsAnalysis(width, init="pca", max_iter=30, random_state=seed)

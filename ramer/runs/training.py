@@ -18,7 +18,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from safetensors.torch import load_file
 from safetensors.torch import save as safe_bytes
-from scipy.stats import norm
+from scipy.special import ndtri
 from typing import Any
 from ..conditions import Condition, condition_codes
 from ..data.clips import Clips
@@ -215,7 +215,7 @@ def chance_limit(confusion: np.ndarray) -> float:
     answers = answers[answers > 0]
     chance = 1 / len(confusion)
     variance = chance * (1 - chance) * (1 / answers).sum() / len(answers) ** 2
-    return float(chance + norm.ppf(0.95) * np.sqrt(variance))
+    return float(chance + ndtri(0.95) * np.sqrt(variance))
 
 
 def training_record(method: Method, dev: Clips) -> dict[str, Any]:
