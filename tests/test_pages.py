@@ -11,7 +11,8 @@ from house import DEPENDENCIES, ROOT, installed_wheel
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 BLOCKS = BLOCK.findall(TUTORIAL)
-HOW_TO = ["own-data", "own-method", "privacy"]
+SLOW = pytest.mark.slow
+HOW_TO = ["own-data", *(pytest.param(name, marks=SLOW) for name in ("own-method", "privacy"))]
 
 
 @pytest.fixture(scope="module")
