@@ -3,6 +3,7 @@
 import ast
 import configparser
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -203,6 +204,14 @@ def test_the_gigabytes_that_are_stated_are_those_of_an_installation(page):
     stated = float(re.search(r"([\d.]+) GB on disk", (ROOT / page).read_text())[1])
     held = installed_bytes(DEPENDENCIES) / 1e9  # without pip itself
     assert held == pytest.approx(stated, rel=0.1)
+
+
+def test_a_release_says_what_is_not_ready_and_where_it_would_be_tried():
+    release = runpy.run_path(str(ROOT / "tools" / "release.py"), run_name="imported")
+    if (ROOT / ".git").exists():
+        assert any("no section 9.9.9" in sentence for sentence in release["problems"]("9.9.9"))
+    found = release["pythons"]()
+    assert sys.version_info[:2] in found and min(found) >= release["OLDEST"]
 
 
 def test_workers_share_tests_by_file(request):

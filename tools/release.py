@@ -140,6 +140,8 @@ def main(arguments=None):
         print(f"not ready: {sentence}")
     if wrong and not asked.trial:
         sys.exit("nothing was built; --trial builds it nevertheless")
+    if asked.out.exists():
+        sys.exit(f"{asked.out} is there; remove it, or name a new folder by --out")
     asked.out.mkdir(parents=True)
     wheel, sdist = build(asked.out)
     run(tool("cyclonedx-py", "requirements", LOCK, "-o", asked.out / f"ramer-{version}.cdx.json"))
@@ -148,11 +150,10 @@ def main(arguments=None):
         for package in (wheel, sdist):
             print(f"{package.name} on {python}: {try_out(python, package, asked.find_links)}")
     looked_up, named = audited()
-    print(
-        f"{looked_up} packages of the lock were looked up for known vulnerabilities",
-        *named,
-        sep="\n",
-    )
+    none = " (is there a network?)" if not looked_up else ""
+    print(f"{looked_up} packages of the lock were looked up for known vulnerabilities{none}")
+    for sentence in named:
+        print(sentence)
     return int(bool(named))
 
 
