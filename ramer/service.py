@@ -7,8 +7,8 @@ __all__ = ['Number', 'Name', 'Features', 'UNLIMITED', 'log', 'STATUS', 'BEARER',
            'Question', 'WhyQuestion', 'Enrolment', 'Forgetting', 'Answer', 'Answers', 'Reason', 'Reasons', 'Enrolled',
            'Forgotten', 'Health', 'Problem', 'as_array', 'check_widths', 'stacked', 'label_of', 'has_of', 'clips_of',
            'Busy', 'Limits', 'Asked', 'joined', 'fits', 'Waiting', 'deliver', 'Desk', 'Metrics', 'Guard', 'as_problem',
-           'wrong_form', 'refused_by', 'failed', 'only_with', 'clips_for', 'answer_list', 'add_questions',
-           'add_changes', 'add_state', 'make_app', 'check_port', 'serve']
+           'wrong_form', 'refused_by', 'failed', 'only_with', 'clips_for', 'example_bodies', 'body_like', 'answer_list',
+           'add_questions', 'add_changes', 'add_state', 'make_app', 'check_port', 'serve']
 
 # %% ../nbs/81_service.ipynb #9fcfec5e
 import asyncio
@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -530,6 +530,24 @@ def clips_for(desk: Desk, sent: Sequence[SentClip]) -> Clips:
     return clips_of(sent, desk.method)
 
 
+def example_bodies(method: Method) -> dict[str, dict[str, Any]]:
+    "{path: a body that can be sent to it as it stands}, with numbers of no meaning."
+    widths, classes = method.about["widths"], list(method.about["classes"])
+    clip = {"id": "one", "features": {m: [0.5] * width for m, width in widths.items()}}
+    enrolled = clip | {"label": classes[0], "group": "speaker-1"}
+    return {
+        "/predict": {"clips": [clip]},
+        "/explain": {"clips": [clip], "given": next(iter(widths)), "most": 3},
+        "/enrol": {"clips": [enrolled]},
+        "/forget": {"groups": ["speaker-1"]},
+    }
+
+
+def body_like(example: dict[str, Any]) -> Any:
+    "A body that /openapi.json shows with an example."
+    return Body(openapi_examples={"as it stands": {"value": example}})
+
+
 def answer_list(method: Method, clips: Clips, probabilities: np.ndarray) -> list[dict[str, Any]]:
     "What `Answers` has of some clips."
     columns = answer_columns(method, clips, probabilities)
@@ -543,9 +561,12 @@ def answer_list(method: Method, clips: Clips, probabilities: np.ndarray) -> list
 def add_questions(app: FastAPI, desk: Desk) -> None:
     "Add what is asked without changing anything."
     wrong: dict[int | str, dict[str, Any]] = dict.fromkeys(REFUSALS, {"model": Problem})
+    like = example_bodies(desk.method)
 
     @app.post("/predict", response_model=Answers, responses=wrong)
-    async def predict(question: Question) -> Response:
+    async def predict(
+        question: Annotated[Question, body_like(like["/predict"])],
+    ) -> Response:
         "The answer to each clip, from what it has."
         clips = shown_clips(desk.method, clips_for(desk, question.clips), question.given)
         clips = clips.without_labels()
@@ -553,7 +574,9 @@ def add_questions(app: FastAPI, desk: Desk) -> None:
         return JSONResponse({"answers": answer_list(desk.method, clips, probabilities)})
 
     @app.post("/explain", response_model=Reasons, responses=wrong)
-    async def explain(question: WhyQuestion) -> Response:
+    async def explain(
+        question: Annotated[WhyQuestion, body_like(like["/explain"])],
+    ) -> Response:
         "The stored clips behind each answer, the nearest first."
         clips = clips_for(desk, question.clips)
         found = await desk.ask(lambda m: reasons(m, clips, question.given, question.most))
@@ -564,16 +587,21 @@ def add_changes(app: FastAPI, desk: Desk, token: str) -> None:
     "Add what changes the store, for who has the token."
     guarded: dict[str, Any] = {"dependencies": [Depends(only_with(token))]}
     guarded["responses"] = dict.fromkeys((401, *REFUSALS), {"model": Problem})
+    like = example_bodies(desk.method)
 
     @app.post("/enrol", response_model=Enrolled, **guarded)
-    async def enrol_clips(sent: Enrolment) -> Response:
+    async def enrol_clips(
+        sent: Annotated[Enrolment, body_like(like["/enrol"])],
+    ) -> Response:
         "Put labelled clips into the store. When this answers, they are on the disk."
         clips = clips_for(desk, sent.clips)
         count = await desk.ask(partial(desk.change, partial(enrol, clips=clips)))
         return JSONResponse({"enrolled": count, "stored": len(desk.method.store)})
 
     @app.post("/forget", response_model=Forgotten, **guarded)
-    async def forget_clips(named: Forgetting) -> Response:
+    async def forget_clips(
+        named: Annotated[Forgetting, body_like(like["/forget"])],
+    ) -> Response:
         "Remove clips of speakers, or single ones. When this answers, the folder is without them."
         how = partial(forget, groups=named.groups, ids=named.clips)
         receipt = await desk.ask(partial(desk.change, how))

@@ -190,6 +190,15 @@ def test_the_store_is_changed_for_who_has_the_token_alone(model, clips):
         assert "/enrol" not in json.loads(service.ask("/openapi.json")[1])["paths"]
 
 
+def test_the_examples_of_its_description_can_be_sent_as_they_stand(model):
+    with serving(model) as service:
+        described = json.loads(service.ask("/openapi.json")[1])["paths"]
+        for path in ("/predict", "/explain", "/enrol", "/forget"):
+            shown = described[path]["post"]["requestBody"]["content"]["application/json"]
+            status, said = service.ask(path, shown["examples"]["as it stands"]["value"])
+            assert status == 200, (path, said)
+
+
 def test_it_answers_as_the_library_does(model, clips):
     with serving(model) as service:
         status, said = service.ask("/predict", {"clips": as_sent(clips[2][:40]), "given": "av"})
