@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -145,6 +146,18 @@ def installed_wheel(home, names):
             if not (site / name).exists():
                 (site / name).symlink_to(package.locate_file(name))
     return home / "env" / "bin"
+
+
+def page_blocks(page, language=None):
+    "(language, text) of each block of code of a page below the root; or texts of one language."
+    text = (ROOT / page).read_text()
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+    return found if language is None else [block for kind, block in found if kind == language]
+
+
+def imported(script):
+    "The names that a script below the root, of tools or benchmarks, defines."
+    return runpy.run_path(str(ROOT / script), run_name="imported")
 
 
 def free_port():

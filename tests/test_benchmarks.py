@@ -1,13 +1,13 @@
 """Benchmarks and tools can be imported, and small forms of them run."""
 
 import json
-import runpy
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import house
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,12 +21,12 @@ SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tools/*.py")])
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_it_is_imported_without_running(path):
-    assert callable(runpy.run_path(str(path), run_name="imported")["main"])
+    assert callable(house.imported(path)["main"])
 
 
 def imported(name):
     "The names that a benchmark defines."
-    return runpy.run_path(str(ROOT / "benchmarks" / name), run_name="imported")
+    return house.imported(f"benchmarks/{name}")
 
 
 def run_benchmark(name, *options):

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from house import free_port
+from house import free_port, page_blocks
 
 pytest.importorskip("distributed")
 
@@ -397,8 +396,7 @@ def consume(address, keyed):
 
 @pytest.mark.slow
 def test_the_how_to_runs_as_it_stands(tmp_path):
-    page = (ROOT / "docs" / "cluster.md").read_text()
-    (block,) = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    (block,) = page_blocks("docs/cluster.md", "sh")
     here = {"10.0.0.1": "127.0.0.1", "8786": str(free_port()), "--nworkers 8": "--nworkers 1"}
     here["sweep default"] = "sweep quick --only '*/train-*'"
     for given, ours in here.items():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +9,11 @@ import time
 from contextlib import suppress
 
 import pytest
-from house import ROOT, free_port
+from house import ROOT, free_port, page_blocks
 
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi", reason="fastapi is not installed (pip install 'ramer[serve]')")
 playwright = pytest.importorskip("playwright.sync_api")
-HOW_TO = (ROOT / "docs" / "demo.md").read_text()
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
@@ -43,8 +41,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(folder):
     port = free_port()
-    (shown,) = re.findall(r"^```sh\nramer (demo .*)\n```", HOW_TO, re.M)
-    command = [sys.executable, "-m", "ramer", *shown.split(), "--port", str(port)]
+    (shown,) = page_blocks("docs/demo.md", "sh")
+    command = [sys.executable, "-m", *shown.split(), "--port", str(port)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     shown = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     at = f"http://127.0.0.1:{port}"

@@ -1,15 +1,13 @@
 "Every link of pages and notebooks leads somewhere, and the documentation site is built of them."
 
-import importlib.util
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
-from house import NOTEBOOKS, PATHS, ROOT, source
+from house import NOTEBOOKS, PATHS, ROOT, imported, source
 
-spec = importlib.util.spec_from_file_location("documentation", ROOT / "tools" / "documentation.py")
-documentation = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(documentation)
+documentation = SimpleNamespace(**imported("tools/documentation.py"))
 HEADING = re.compile(r"^#+ (.*)$", re.M)
 
 

@@ -1,7 +1,6 @@
 """A durable store loses nothing that it acknowledged, finds every damage, and is read meanwhile."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from house import page_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store_properties import assert_equal_stores, change_clips, change_store, listed
@@ -288,8 +288,7 @@ def test_eight_readers_for_a_minute(tmp_path):
 
 
 def test_the_page_of_stores_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[1] / "docs" / "stores.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = page_blocks("docs/stores.md", "python")
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert "c3" in capsys.readouterr().out

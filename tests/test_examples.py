@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from house import page_blocks
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "ramer-nearest-centre"
@@ -69,9 +69,7 @@ def test_without_the_package_its_models_are_refused_by_name(ran):
 
 
 def test_the_page_names_commands_that_ran_here():
-    (block,) = re.findall(
-        r"^```\n(.*?)^```", (EXAMPLE.parent / "README.md").read_text(), re.M | re.S
-    )
+    ((_, block),) = page_blocks("examples/README.md")
     _, listed, alone, swept, trained = [
         line.partition("#")[0].strip() for line in block.splitlines()
     ]

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from house import ROOT
+from house import ROOT, page_blocks
 
 from ramer.cli import main
 from ramer.data.datasets import load_dataset
@@ -21,7 +21,7 @@ from ramer.report.tables import is_synthetic, read_table
 pytest.importorskip("plotly", reason="plotly is not installed (pip install 'ramer[explore]')")
 RESULTS = ROOT / "results"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "explore.md").read_text(), re.M | re.S)
+BLOCKS = page_blocks("docs/explore.md", "sh")
 pytestmark = pytest.mark.skipif(not (RESULTS / "runs").exists(), reason="results/ holds no runs")
 
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from house import ROOT
+from house import ROOT, page_blocks
 from numpy.testing import assert_allclose, assert_array_equal
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (pip install 'ramer[onnx]')")
@@ -217,7 +217,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(parts, zero, tmp_path):
 
 
 HOW_TO = (ROOT / "docs" / "onnx.md").read_text()
-BLOCKS = re.findall(r"^```(sh|python|text)\n(.*?)^```", HOW_TO, re.M | re.S)
+BLOCKS = page_blocks("docs/onnx.md")
 
 
 def ran(kind, block, names):

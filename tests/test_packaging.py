@@ -3,7 +3,6 @@
 import ast
 import configparser
 import re
-import runpy
 import subprocess
 import sys
 import zipfile
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from house import DEPENDENCIES, OPTIONAL, PROJECT, ROOT, built_wheel, needed
+from house import DEPENDENCIES, OPTIONAL, PROJECT, ROOT, built_wheel, imported, needed
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -207,7 +206,7 @@ def test_the_gigabytes_that_are_stated_are_those_of_an_installation(page):
 
 
 def test_a_release_says_what_is_not_ready_and_where_it_would_be_tried():
-    release = runpy.run_path(str(ROOT / "tools" / "release.py"), run_name="imported")
+    release = imported("tools/release.py")
     if (ROOT / ".git").exists():
         assert any("no section 9.9.9" in sentence for sentence in release["problems"]("9.9.9"))
     found = release["pythons"]()

@@ -6,11 +6,9 @@ import subprocess
 
 import pandas as pd
 import pytest
-from house import DEPENDENCIES, ROOT, installed_wheel
+from house import DEPENDENCIES, installed_wheel, page_blocks
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
-BLOCKS = BLOCK.findall(TUTORIAL)
+BLOCKS = page_blocks("docs/tutorial.md")
 SLOW = pytest.mark.slow
 HOW_TO = ["own-data", *(pytest.param(name, marks=SLOW) for name in ("own-method", "privacy"))]
 
@@ -58,7 +56,7 @@ def check_shown(shown, said):
 @pytest.mark.parametrize("page", HOW_TO)
 def test_a_how_to_runs_as_it_stands_and_prints_what_it_shows(page, installed, tmp_path):
     said, given, compared = "", {}, 0
-    for language, block in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text()):
+    for language, block in page_blocks(f"docs/{page}.md"):
         saved = re.match(r"# (\S+\.py)\n", block)
         if language == "text":
             check_shown(block, said)

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from house import ROOT, free_port
+from house import ROOT, free_port, page_blocks
 from hypothesis import HealthCheck, settings
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
@@ -254,8 +253,7 @@ def test_what_it_answers_is_what_it_says_it_would(case):
     case.call_and_validate(checks=CHECKS, headers=HEADERS)
 
 
-HOW_TO = (ROOT / "docs" / "service.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", HOW_TO, re.M | re.S)
+BLOCKS = page_blocks("docs/service.md", "sh")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")

@@ -258,15 +258,9 @@ def build(source, html):
     return status
 
 
-def explore(folder):
-    "Write the page of results with filters; returns the exit status."
+def main(arguments=None):
     from ramer.report.explorer import write_page
 
-    write_page(ROOT / "results", folder)
-    return 0
-
-
-def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="a folder, made anew")
     out = parser.parse_args(arguments).out.resolve()
@@ -276,8 +270,9 @@ def main(arguments=None):
     shutil.rmtree(out, ignore_errors=True)
     (out / "html").mkdir(parents=True)
     gather(out / "source")
-    status = build(out / "source", out / "html") or explore(out / "html" / "explore")
+    status = build(out / "source", out / "html")
     if status == 0:
+        write_page(ROOT / "results", out / "html" / "explore")
         print(f"{out / 'html' / 'index.html'}: open it in a browser")
     return status
 
