@@ -28,7 +28,7 @@ def test_its_example_gives_the_output_that_it_shows(tmp_path, monkeypatch, capsy
     printed = capsys.readouterr().out
     words = re.compile(r"[a-z]+")
     assert words.findall(printed) == words.findall(shown)
-    assert numbers(printed) == pytest.approx(numbers(shown), abs=0.02)  # other processors round
+    assert numbers(printed) == pytest.approx(numbers(shown), abs=0.025)  # other processors round
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'CREMA_D_LICENCE', 'CREMA_D_NOTE', 'CREMA_D_PROVENANCE', 'STRESSID_FILE', 'STRESSID_PROTOCOL',
            'STRESSID_LICENCE', 'STRESSID_NOTE', 'STRESSID_PROVENANCE', 'TWITTER_FILE', 'TWITTER_PROTOCOL',
            'TWITTER_LICENCE', 'TWITTER_NOTE', 'TWITTER_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
-           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'OWN_FOLDERS', 'TABLES', 'DATASETS', 'data_root',
-           'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames',
-           'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid',
-           'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter', 'RealSet', 'listed_folders',
-           'user_folders', 'check_splits', 'folder_protocol', 'folder_note', 'folder_dataset', 'named_folder',
-           'load_dataset', 'protocol_name', 'available_datasets']
+           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'OWN_FOLDERS', 'TABLES', 'DATASETS', 'NESTED',
+           'NESTED_FOLDS', 'data_root', 'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess',
+           'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits',
+           'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter',
+           'RealSet', 'listed_folders', 'user_folders', 'check_splits', 'folder_protocol', 'folder_note',
+           'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol', 'nested', 'load_dataset',
+           'protocol_name', 'available_datasets']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
@@ -534,13 +535,54 @@ def named_folder(name: str) -> Path | None:
     choose("data set", name, (*DATASETS, *folders))
     return folders.get(name)
 
+# %% ../../nbs/data/07_datasets.ipynb #4cc578d1
+NESTED = "@"  # between the name of a data set and a fold
+NESTED_FOLDS = 4
 
+
+def fold_within(name: str) -> tuple[str, int | None]:
+    "(data set, the fold whose learnable clips it names): `mosi@0` is ('mosi', 0), `mosi` has none."
+    base, at, fold = name.rpartition(NESTED)
+    return (base, int(fold)) if at and fold.isdecimal() else (name, None)
+
+
+def nested_protocol(protocol: str, fold: int) -> str:
+    "The protocol of the learnable clips of a fold."
+    return f"{protocol}-learnable-{fold}-{NESTED_FOLDS}fold"
+
+
+def nested(dataset: Dataset, fold: int) -> Dataset:
+    """The clips that a fold may learn from, cut by their groups into folds of their own.
+
+    Raises ValueError for a fold that the data set does not have, or for too few groups.
+    """
+    if fold >= dataset.folds:
+        raise ValueError(
+            f"fold {fold} of {dataset.name!r} does not exist; expected 0 to {dataset.folds - 1}"
+        )
+    learnable, _ = dataset.parts(fold)
+    name, protocol = f"{dataset.name}{NESTED}{fold}", nested_protocol(dataset.protocol, fold)
+    cut = group_folds(learnable, NESTED_FOLDS)
+    within = grouped_dataset(name, learnable, cut, protocol, dataset.note)
+    return replace(
+        within,
+        synthetic=dataset.synthetic,
+        traits=dataset.traits,
+        votes=dataset.votes,
+        numbered=dataset.numbered,
+    )
+
+# %% ../../nbs/data/07_datasets.ipynb #bd680622
 def load_dataset(name: str) -> Dataset:
     """The Dataset of this name: a world, a real set, or one of `user_folders`.
 
+    A name such as `mosi@0` is that of the learnable clips of a fold; see `nested`.
     Raises ValueError with the nearest name for an unknown one, or for a folder that cannot be
     read; FileNotFoundError if a real set's files are absent.
     """
+    name, fold = fold_within(name)
+    if fold is not None:
+        return nested(load_dataset(name), fold)
     folder = named_folder(name)
     if folder:
         return folder_dataset(folder)
@@ -553,6 +595,9 @@ def protocol_name(name: str) -> str:
     Raises ValueError with the nearest name for an unknown one, or for a folder whose table of
     clips cannot be read or has no single protocol.
     """
+    name, within = fold_within(name)
+    if within is not None:
+        return nested_protocol(protocol_name(name), within)
     folder = named_folder(name)
     if folder:
         table = read_table_of_clips(folder)

@@ -8,9 +8,9 @@ __all__ = ['FITTED', 'vote_weights', 'count_votes', 'n_slots', 'slots_of', 'KeyM
            'EpisodeStore', 'Episodes', 'smoothed_train_keys', 'vote_score', 'train_keys', 'LinearAnswers', 'fit_linear',
            'Evidence', 'soften', 'Mixture', 'spread', 'Gate', 'GateBatch', 'join_evidence', 'join_batches', 'fit_gate',
            'gate_for', 'own_rows', 'Voters', 'labels_and_weights', 'gather_voters', 'drawn_hits', 'evidence_of',
-           'evidence_without', 'KeyedFill', 'VotingFill', 'ZeroAnswers', 'learned_answers', 'gate_batch',
-           'enrolled_gate_batch', 'gate_batches', 'check_groups', 'GatedFill', 'Explanation', 'mean_cosines',
-           'explanation_of', 'GatedRetrieval']
+           'evidence_without', 'Keyed', 'check_exclusion', 'Voting', 'FirstAnswers', 'learned_answers', 'gate_batch',
+           'enrolled_gate_batch', 'gate_batches', 'check_groups', 'Gated', 'Explanation', 'mean_cosines',
+           'explanation_of', 'Explaining', 'GatedRetrieval']
 
 # %% ../../nbs/methods/32_gated.ipynb #5b68aa0a
 import numpy as np
@@ -30,7 +30,7 @@ from ramer.conditions import (
     condition_slots,
 )
 from ..data.clips import Clips
-from .base import asked
+from .base import Method, asked
 from .classical import feature_table, regression
 from .config import Config
 from .encoders import vectors
@@ -850,40 +850,45 @@ def evidence_without(zero: Tensor, linear: Tensor, code: int) -> Evidence:
     return Evidence(zero, linear, nothing, nothing, features, codes)
 
 # %% ../../nbs/methods/32_gated.ipynb #017744e8
-class KeyedFill(ZeroFill):
-    """Zero-fill with regressions, keys and a store of keys beside it.
+class Keyed(Method):
+    """Regressions, keys and a store of keys beside a method that answers by itself.
 
-    After `fit`, `store` is a KeyStore of the labelled train clips; clips may be enrolled, corrected
-    or removed. Raises ValueError for a rule of exclusion other than "group" and "id".
+    A subclass says which: `scale` and `first_answers`; it calls `fit_retrieval` after its own
+    training. Then `store` is a KeyStore of the labelled train clips; clips may be enrolled,
+    corrected or removed.
     """
 
     linear: LinearAnswers
     keys: Keys
     keys_history: History | None
     store: KeyStore
+    shape: dict[str, Any]
 
-    def __init__(self, config: Config, stage1: Stage1 | None = None) -> None:
-        super().__init__(config, stage1)
-        if config.exclude not in ("group", "id"):
-            raise ValueError(
-                f"exclude is {config.exclude!r}, expected 'group' or 'id': "
-                "in training, no query may find what it is"
-            )
+    def scale(self, clips: Clips) -> Clips:
+        "Clips with the scaled features that everything here compares."
+        raise NotImplementedError
 
-    def fit(self, train: Clips, dev: Clips) -> Self:
-        "Zero-fill, then the parts beside it. Returns self."
-        super().fit(train, dev)
-        return self.fit_retrieval(train.labelled(), dev.labelled())
+    @property
+    def compared_dims(self) -> dict[str, int]:
+        "{modality: width} of scaled clips."
+        return self.shape["dims"]
+
+    def first_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+        "The answers of the method itself: (N, C). mask: (N, M) bool."
+        raise NotImplementedError
+
+    def learned_codes(self, n_modalities: int) -> np.ndarray:
+        "The codes of the conditions that are learned: (n,) int64. Default: all."
+        return condition_codes(n_modalities)
 
     def fit_retrieval(self, train: Clips, dev: Clips) -> Self:
-        "Regressions, keys and store beside a fitted zero-fill, from labelled clips. Returns self."
-        scaled = self.stage1.scaler(train)
+        "Regressions, keys and store beside a fitted method, from labelled clips. Returns self."
+        scaled = self.scale(train)
         codes = self.learned_codes(len(train.modalities))
-        self.linear = LinearAnswers(self.shape["dims"], len(self.shape["classes"]))
+        self.linear = LinearAnswers(self.compared_dims, len(self.shape["classes"]))
         fit_linear(self.linear, scaled, self.config, codes)
         with deterministic(self.config.seed + 2):
-            scaled_dev = self.stage1.scaler(dev)
-            self.keys, self.keys_history = train_keys(scaled, scaled_dev, self.config, codes)
+            self.keys, self.keys_history = train_keys(scaled, self.scale(dev), self.config, codes)
         self.store = self.empty_store()
         add_keys(self.store, self.keys, scaled)
         return self
@@ -899,24 +904,23 @@ class KeyedFill(ZeroFill):
         They then also vote on clips of their speaker. Classes are matched by name. Returns self.
         Raises ValueError, and stores nothing, for a stored id, an unknown class or other widths.
         """
-        scaled = self.stage1.scaler(clips.in_classes(self.shape["classes"]))
+        scaled = self.scale(clips.in_classes(self.shape["classes"]))
         add_keys(self.store, self.keys, scaled)
         self.about = self.about | {"enrolled": True}
         return self
 
-    @property
-    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
-        "How zero-fill's stages and the keys' training went, where they were trained here."
-        keys = {"keys": self.keys_history} if self.keys_history else {}
-        return super().histories | keys
+# %% ../../nbs/methods/32_gated.ipynb #8012457c
+def check_exclusion(config: Config) -> None:
+    "Raise ValueError for a rule of exclusion by which a query may find what it is."
+    if config.exclude not in ("group", "id"):
+        raise ValueError(
+            f"exclude is {config.exclude!r}, expected 'group' or 'id': "
+            "in training, no query may find what it is"
+        )
 
 # %% ../../nbs/methods/32_gated.ipynb #e11ed83e
-class VotingFill(KeyedFill):
-    "A KeyedFill whose stored clips vote; see `KeyedFill`."
-
-    def zero_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
-        "The answers of zero-fill alone: (N, C). mask: (N, M) bool."
-        return ZeroFill.predict_proba(self, clips, mask)
+class Voting(Keyed):
+    "A Keyed method whose stored clips vote; see `Keyed`."
 
     def common_rows(
         self,
@@ -954,18 +958,18 @@ class VotingFill(KeyedFill):
 
     @torch.no_grad()
     def evidence(
-        self, clips: Clips, condition: Condition, zero: np.ndarray, voters: Voters | None
+        self, clips: Clips, condition: Condition, first: np.ndarray, voters: Voters | None
     ) -> Evidence:
-        "Evidence for scaled clips. zero: (B, C), zero-fill's answers. voters: None if none."
+        "Evidence for scaled clips. first: (B, C), the `first_answers`. voters: None if none."
         linear = self.linear(vectors(clips), condition.code)
-        zero_tensor = torch.from_numpy(zero).float()
+        first_tensor = torch.from_numpy(first).float()
         if voters is None:
-            return evidence_without(zero_tensor, linear, condition.code)
-        return evidence_of(zero_tensor, linear, condition.code, voters)
+            return evidence_without(first_tensor, linear, condition.code)
+        return evidence_of(first_tensor, linear, condition.code, voters)
 
 # %% ../../nbs/methods/32_gated.ipynb #88610a1e
-class ZeroAnswers(NamedTuple):
-    "Zero-fill's answers (n, C) for the `rows` (n,) of some clips that have all of a condition."
+class FirstAnswers(NamedTuple):
+    "A method's own answers (n, C) for the `rows` (n,) of some clips that have all of a condition."
 
     condition: Condition
     rows: np.ndarray
@@ -974,10 +978,10 @@ class ZeroAnswers(NamedTuple):
 
 def learned_answers(
     predict_proba: Callable[[Clips, np.ndarray], np.ndarray], codes: np.ndarray, clips: Clips
-) -> list[ZeroAnswers]:
-    """A network's answers under the conditions with these codes, for the clips that have each.
+) -> list[FirstAnswers]:
+    """A method's answers under the conditions with these codes, for the clips that have each.
 
-    predict_proba: of clips and mask, zero-fill's or that of another method in its place.
+    predict_proba: the method's, of clips and mask.
     """
     found = []
     for code in codes:
@@ -985,44 +989,44 @@ def learned_answers(
         rows = condition.rows(clips.present)
         if len(rows):
             answers = predict_proba(clips[rows], condition.masks(len(rows)))
-            found.append(ZeroAnswers(condition, rows, answers))
+            found.append(FirstAnswers(condition, rows, answers))
     return found
 
 
 def gate_batch(
-    method: VotingFill,
+    method: Voting,
     clips: Clips,
-    zero: list[ZeroAnswers],
+    first: list[FirstAnswers],
     store: KeyStore,
     weight: float,
     draw: np.random.Generator | None = None,
 ) -> GateBatch:
-    "A gate batch of scaled clips with a store. draw: see `VotingFill.common_rows`."
+    "A gate batch of scaled clips with a store. draw: see `Voting.common_rows`."
     parts = []
-    for condition, rows, answers in zero:
+    for condition, rows, answers in first:
         voters = method.voters(clips[rows], condition, store, draw) if len(store) else None
         parts.append(method.evidence(clips[rows], condition, answers, voters))
-    labels = np.concatenate([clips.labels[rows] for _, rows, _ in zero])
+    labels = np.concatenate([clips.labels[rows] for _, rows, _ in first])
     weights = torch.full((len(labels),), weight)
     return GateBatch(join_evidence(parts), torch.from_numpy(labels), weights)
 
 
 def enrolled_gate_batch(
-    method: VotingFill, clips: Clips, zero: list[ZeroAnswers], generator: np.random.Generator
+    method: Voting, clips: Clips, first: list[FirstAnswers], generator: np.random.Generator
 ) -> GateBatch:
     "A gate batch of a random half of scaled clips; the other half is enrolled."
     is_stored = generator.permutation(len(clips)) < len(clips) // 2
     store = method.store.twin()
     add_keys(store, method.keys, clips[is_stored])
     left = []
-    for condition, rows, answers in zero:
+    for condition, rows, answers in first:
         kept = ~is_stored[rows]
         if kept.any():
-            left.append(ZeroAnswers(condition, rows[kept], answers[kept]))
+            left.append(FirstAnswers(condition, rows[kept], answers[kept]))
     return gate_batch(method, clips, left, store, method.config.enrolled_weight)
 
 # %% ../../nbs/methods/32_gated.ipynb #6205384a
-def gate_batches(method: VotingFill, dev: Clips) -> list[GateBatch]:
+def gate_batches(method: Voting, dev: Clips) -> list[GateBatch]:
     """The gate batches of labelled dev clips under every condition that is learned.
 
     With the store first, with two useless ones, and with half of the dev clips enrolled.
@@ -1030,18 +1034,18 @@ def gate_batches(method: VotingFill, dev: Clips) -> list[GateBatch]:
     generator = np.random.default_rng(method.config.seed)
     config = method.config
     codes = method.learned_codes(len(dev.modalities))
-    zero = learned_answers(method.zero_answers, codes, dev)
-    scaled = method.stage1.scaler(dev)
+    first = learned_answers(method.first_answers, codes, dev)
+    scaled = method.scale(dev)
     shuffled = method.store.twin()
     shuffled.update(shuffled.ids, labels=generator.permutation(shuffled.labels))
     batches = [
-        gate_batch(method, scaled, zero, method.store, 1.0),
-        gate_batch(method, scaled, zero, method.store, config.useless_weight, generator),
-        gate_batch(method, scaled, zero, shuffled, config.useless_weight),
+        gate_batch(method, scaled, first, method.store, 1.0),
+        gate_batch(method, scaled, first, method.store, config.useless_weight, generator),
+        gate_batch(method, scaled, first, shuffled, config.useless_weight),
     ]
     if len(np.unique(dev.groups)) < len(dev):
         for _ in range(config.enrolled_halves):
-            batches.append(enrolled_gate_batch(method, scaled, zero, generator))
+            batches.append(enrolled_gate_batch(method, scaled, first, generator))
     return batches
 
 # %% ../../nbs/methods/32_gated.ipynb #e2424a40
@@ -1055,13 +1059,13 @@ def check_groups(clips: Clips) -> None:
         )
 
 
-class GatedFill(VotingFill):
-    "A VotingFill whose answers a gate mixes; see `KeyedFill`."
+class Gated(Voting):
+    "A Voting method whose answers a gate mixes; see `Keyed`."
 
     gate: Gate
 
     def fit_retrieval(self, train: Clips, dev: Clips) -> Self:
-        "Regressions, keys, store and gate beside a zero-fill that is fitted. Returns self."
+        "Regressions, keys, store and gate beside a method that is fitted. Returns self."
         super().fit_retrieval(train, dev)
         with deterministic(self.config.seed + 3):
             self.gate = self.make_gate(dev)
@@ -1082,8 +1086,8 @@ class GatedFill(VotingFill):
             check_groups(clips)
         modalities = tuple(self.shape["dims"])
         clips, mask = asked(clips, mask, self.shape["dims"])
-        answers = self.zero_answers(clips, mask)
-        scaled = self.stage1.scaler(clips.hide(mask))
+        answers = self.first_answers(clips, mask)
+        scaled = self.scale(clips.hide(mask))
         # K keys of every query at once may be more than memory holds
         for condition, rows in by_condition(mask, modalities, most=1024):
             queries = scaled[rows]
@@ -1098,7 +1102,7 @@ class Explanation(NamedTuple):
 
     ids, scores, rows: (B, K + E) as in Hits. labels: (B, K + E), what each votes for.
     shares: (B, K + E), what each adds to the probability of that class.
-    zero, linear: (B, C), what zero-fill and the regression add.
+    parts: {name: (B, C)}, what the regression adds, and each part of the method's own answer.
     """
 
     ids: np.ndarray
@@ -1106,8 +1110,7 @@ class Explanation(NamedTuple):
     rows: np.ndarray
     labels: np.ndarray
     shares: np.ndarray
-    zero: np.ndarray
-    linear: np.ndarray
+    parts: dict[str, np.ndarray]
 
     @property
     def found(self) -> np.ndarray:
@@ -1125,37 +1128,42 @@ def mean_cosines(keys: Keys, clips: Clips, condition: Condition, stored: Tensor)
 
 
 def explanation_of(
-    voters: Voters, own_cosines: np.ndarray, shares: Tensor, answers: Tensor, store: KeyStore
+    voters: Voters,
+    own_cosines: np.ndarray,
+    shares: Tensor,
+    parts: dict[str, np.ndarray],
+    store: KeyStore,
 ) -> Explanation:
-    """The Explanation of a mixture. own_cosines: (B, E).
+    """The Explanation of a mixture.
 
-    shares, answers: (B, 4) and (B, 4, C), as the gate gives them.
+    own_cosines: (B, E). shares: (B, 4), as the gate gives them. parts: see `Explanation`.
     """
     rows = voters.rows
     own_scores = np.where(voters.own >= 0, own_cosines, -np.inf)
     common = shares[:, 2:3] * voters.weights[:, : voters.k]
     own = shares[:, 3:] * voters.weights[:, voters.k :]
-    zero, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
     return Explanation(
         ids=np.where(rows >= 0, store.ids[rows], ""),
         scores=np.concatenate([voters.hits.scores, own_scores], 1).astype(np.float32),
         rows=rows,
         labels=voters.labels.numpy(),
         shares=torch.cat([common, own], 1).numpy(),
-        zero=zero,
-        linear=linear,
+        parts=parts,
     )
 
 # %% ../../nbs/methods/32_gated.ipynb #6ed788ec
-FITTED = ("linear", "keys", "gate")  # the parts beside zero-fill that have weights
+FITTED = ("linear", "keys", "gate")  # the parts beside the method itself that have weights
 
 
-class GatedRetrieval(GatedFill):
-    """Zero-fill, a regression, and the votes of neighbours under trained keys; a gate mixes them.
+class Explaining(Gated):
+    "A Gated method that explains its answers, and writes and reads what is beside it."
 
-    After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
-    or removed, and answers follow. See `KeyedFill` for the errors.
-    """
+    def parts_of(self, clips: Clips, mask: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+        """{name: (B, C)}: parts that add up to `first`, the method's own weighted answers.
+
+        clips, mask: what was asked. Default: one part, by the method's name.
+        """
+        return {self.config.method: first}
 
     @torch.no_grad()
     def explain(self, clips: Clips, condition: str) -> Explanation:
@@ -1164,39 +1172,34 @@ class GatedRetrieval(GatedFill):
         Raises ValueError for an unknown condition, a clip that lacks a part of it, or an empty
         store.
         """
-        clips, mask = asked_of(clips, condition, self.stage1.scaler.dims)
+        clips, mask = asked_of(clips, condition, self.shape["dims"])
         [(chosen, _)] = by_condition(mask, clips.modalities)
-        scaled = self.stage1.scaler(clips.hide(mask))
+        scaled = self.scale(clips.hide(mask))
         voters = self.voters(scaled, chosen, self.store)
-        evidence = self.evidence(scaled, chosen, self.zero_answers(clips, mask), voters)
+        evidence = self.evidence(scaled, chosen, self.first_answers(clips, mask), voters)
         own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
         shares, answers = self.gate(evidence)
-        return explanation_of(voters, own_cosines, shares, answers, self.store)
+        first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
+        parts = self.parts_of(clips, mask, first) | {"linear": linear}
+        return explanation_of(voters, own_cosines, shares, parts, self.store)
 
     @property
-    def parameters(self) -> int:
-        "How many weights are behind an answer: those of zero-fill and of the parts beside it."
+    def parameters_beside(self) -> int:
+        "How many weights the regressions, the keys and the gate have."
         trained = [*self.keys.parameters(), *self.gate.parameters()]
-        beside = self.linear.parameters_used + sum(p.numel() for p in trained)
-        return super().parameters + beside
+        return self.linear.parameters_used + sum(p.numel() for p in trained)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        "Tensors and facts that `restore` needs beside the store."
-        tensors, facts = super().state()
+    def tensors_beside(self) -> dict[str, Tensor]:
+        "The tensors of the regressions, the keys and the gate."
+        tensors: dict[str, Tensor] = {}
         for part in FITTED:
             state = getattr(self, part).state_dict()
             tensors |= {f"{part}.{name}": value for name, value in state.items()}
-        return tensors, facts
+        return tensors
 
-    def write(self, folder: Path) -> None:
-        "Write weights, facts and the store into an existing folder."
-        super().write(folder)
-        save_store(self.store, folder / "store")
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
-        "Undo `write`."
-        super().restore(tensors, facts, folder)
-        dims = self.shape["dims"]
+    def restore_beside(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        "Undo `tensors_beside`, and read the store that is in a folder."
+        dims = self.compared_dims
         self.keys_history = None
         self.linear = LinearAnswers(dims, len(self.shape["classes"]))
         self.keys = new_keys(dims, self.config).eval()
@@ -1205,3 +1208,61 @@ class GatedRetrieval(GatedFill):
             getattr(self, part).load_state_dict(with_prefix(tensors, f"{part}."))
         self.store = self.empty_store()
         load_keys(self.store, folder / "store")
+
+# %% ../../nbs/methods/32_gated.ipynb #2280de04
+class GatedRetrieval(Explaining, ZeroFill):
+    """Zero-fill, a regression, and the votes of neighbours under trained keys; a gate mixes them.
+
+    After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
+    or removed, and answers follow. Raises ValueError for a rule of exclusion other than "group" and
+    "id".
+    """
+
+    learned_codes = ZeroFill.learned_codes
+
+    def __init__(self, config: Config, stage1: Stage1 | None = None) -> None:
+        ZeroFill.__init__(self, config, stage1)
+        check_exclusion(config)
+
+    def scale(self, clips: Clips) -> Clips:
+        "By stage 1's scaler."
+        return self.stage1.scaler(clips)
+
+    def first_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
+        "The answers of zero-fill alone: (N, C). mask: (N, M) bool."
+        return ZeroFill.predict_proba(self, clips, mask)
+
+    def parts_of(self, clips: Clips, mask: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+        "Zero-fill's part alone."
+        return {"zero": first}
+
+    def fit(self, train: Clips, dev: Clips) -> Self:
+        "Zero-fill, then the parts beside it. Returns self."
+        ZeroFill.fit(self, train, dev)
+        return self.fit_retrieval(train.labelled(), dev.labelled())
+
+    @property
+    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
+        "How zero-fill's stages and the keys' training went, where they were trained here."
+        keys = {"keys": self.keys_history} if self.keys_history else {}
+        return super().histories | keys
+
+    @property
+    def parameters(self) -> int:
+        "How many weights are behind an answer: those of zero-fill and of the parts beside it."
+        return super().parameters + self.parameters_beside
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        "Tensors and facts that `restore` needs beside the store."
+        tensors, facts = ZeroFill.state(self)
+        return tensors | self.tensors_beside(), facts
+
+    def write(self, folder: Path) -> None:
+        "Write weights, facts and the store into an existing folder."
+        ZeroFill.write(self, folder)
+        save_store(self.store, folder / "store")
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
+        "Undo `write`."
+        ZeroFill.restore(self, tensors, facts, folder)
+        self.restore_beside(tensors, folder)
