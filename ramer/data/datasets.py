@@ -14,7 +14,7 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter',
            'RealSet', 'listed_folders', 'user_folders', 'check_splits', 'folder_protocol', 'folder_note',
            'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol', 'nested', 'load_dataset',
-           'protocol_name', 'available_datasets']
+           'protocol_name', 'available_datasets', 'check_available']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
@@ -614,3 +614,8 @@ def available_datasets() -> list[str]:
     """
     real = [name for name, held in REAL.items() if held.is_here()]
     return [*WORLDS, *real, *(name for name in user_folders() if name not in DATASETS)]
+
+
+def check_available(name: str) -> None:
+    "Raise ValueError, with the nearest name, unless a data set, or `mosi@0`, can be loaded here."
+    choose("data set", fold_within(name)[0], available_datasets())

@@ -853,11 +853,13 @@ def evidence_without(zero: Tensor, linear: Tensor, code: int) -> Evidence:
 class Keyed(Method):
     """Regressions, keys and a store of keys beside a method that answers by itself.
 
+    has_regressions: whether there is a regression for each condition, or keys and store alone.
     A subclass says which: `scale` and `first_answers`; it calls `fit_retrieval` after its own
     training. Then `store` is a KeyStore of the labelled train clips; clips may be enrolled,
     corrected or removed.
     """
 
+    has_regressions = True
     linear: LinearAnswers
     keys: Keys
     keys_history: History | None
@@ -886,7 +888,8 @@ class Keyed(Method):
         scaled = self.scale(train)
         codes = self.learned_codes(len(train.modalities))
         self.linear = LinearAnswers(self.compared_dims, len(self.shape["classes"]))
-        fit_linear(self.linear, scaled, self.config, codes)
+        if self.has_regressions:
+            fit_linear(self.linear, scaled, self.config, codes)
         with deterministic(self.config.seed + 2):
             self.keys, self.keys_history = train_keys(scaled, self.scale(dev), self.config, codes)
         self.store = self.empty_store()
@@ -1180,7 +1183,9 @@ class Explaining(Gated):
         own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
         shares, answers = self.gate(evidence)
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
-        parts = self.parts_of(clips, mask, first) | {"linear": linear}
+        parts = self.parts_of(clips, mask, first)
+        if self.has_regressions:
+            parts = parts | {"linear": linear}
         return explanation_of(voters, own_cosines, shares, parts, self.store)
 
     @property

@@ -100,12 +100,8 @@ EXPERTS: dict[str, type[Method]] = {
 
 
 def experts_of(config: Config) -> dict[str, Method]:
-    """{name: the unfitted expert}, each with the pool's config under its own name.
-
-    Their penalty is their own default: the pool's is that of the regressions beside it.
-    """
-    alone = {name: replace(config, method=name, penalty=Config.penalty) for name in EXPERTS}
-    return {name: EXPERTS[name](alone[name]) for name in EXPERTS}
+    "{name: the unfitted expert}, each with the pool's config under its own name."
+    return {name: kind(replace(config, method=name)) for name, kind in EXPERTS.items()}
 
 
 def can_answer(expert: Method, condition: Condition) -> bool:
@@ -279,7 +275,7 @@ class Pool(SavedPool):
 
 # %% ../../nbs/methods/33_pool.ipynb #ff9ad7b2
 class PooledRetrieval(Explaining, Pool):
-    """A pool of experts, a regression, and the votes of neighbours under keys; a gate mixes them.
+    """A pool of experts, and the votes of neighbours under trained keys; a gate mixes them.
 
     After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
     or removed, and answers follow. Raises ValueError for a rule of exclusion other than "group" and
@@ -290,6 +286,7 @@ class PooledRetrieval(Explaining, Pool):
         Pool.__init__(self, config)
         check_exclusion(config)
 
+    has_regressions = False
     scale = Pool.scale
     compared_dims = Pool.compared_dims  # type: ignore[assignment]
 

@@ -121,7 +121,8 @@ METHODS: dict[str, tuple[type[Method], dict[str, Any]]] = {
 
 # %% ../../nbs/methods/35_registry.ipynb #252dcffd
 DEFAULTS: dict[str, dict[str, Any]] = {
-    **{name: {"k": 32, "penalty": 100.0} for name in ("ramer-gated", "ramer-pooled")},
+    "ramer-gated": {"k": 32, "penalty": 100.0},
+    "ramer-pooled": {"k": 32},
     **{f"gated-{name}": {"penalty": 100.0} for name in OPPONENTS},
 }
 

@@ -25,6 +25,7 @@ from ramer.data.datasets import (
     DATASETS,
     OWN_FOLDERS,
     available_datasets,
+    check_available,
     listed_folders,
     load_dataset,
     user_folders,
@@ -281,7 +282,7 @@ class GridFile:
 # %% ../../nbs/runs/43_grids.ipynb #20eade7b
 def part_of(dataset: str, asked: Mapping[str, Sequence]) -> Part:
     "The Part of one data set; raises as `GridFile.parts` does."
-    choose("data set", dataset, available_datasets())
+    check_available(dataset)
     for method in asked["methods"]:
         choose("method", method, METHODS)
     known = range(load_dataset(dataset).folds)

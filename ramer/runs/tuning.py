@@ -75,7 +75,8 @@ TRIED = (
     Trials(
         (PooledRetrieval,),
         (
-            *each("shrinkage", 0.0, 0.3, 0.6),
+            *each("shrinkage", 0.0, 0.6),
+            *each("penalty", 0.3),
             *each("learning_rate", 3e-4),
             *each("boosting_rate", 0.05),
         ),
