@@ -25,7 +25,7 @@ from ramer.io import write_text
 from ramer.methods.registry import configure, make_method
 
 SHAPED = WORLDS["mer2024-shaped"]
-METHODS = ("zero", "ramer", "ramer-gated")
+METHODS = ("zero", "ramer", "ramer-gated", "ramer-pooled")
 MEASURES = ("seconds", "cpu")
 # stage: (held against, the most that the ratio of `ramer-gated` may be)
 AGAINST = {"training": ("zero", 3.0), "an answer": ("ramer", 1.5)}

@@ -6,8 +6,8 @@
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'BUDGET', 'REMOVE_TRIAL',
            'STARTS_FROM', 'Trials', 'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold',
            'TuningClips', 'trial_path', 'tune_run', 'made_trial', 'space_of', 'proposed', 'of_three_digits', 'try_all',
-           'tune_method', 'tune_runs', 'trial_row', 'collect_tuning', 'choice_files', 'read_tuning', 'choice_for',
-           'leaves_free', 'grid']
+           'tune_method', 'tune_runs', 'trial_row', 'with_others', 'collect_tuning', 'choice_files', 'read_tuning',
+           'choice_for', 'leaves_free', 'grid']
 
 # %% ../../nbs/runs/39_tuning.ipynb #70b564ae
 import json
@@ -331,10 +331,21 @@ def trial_row(trial: dict[str, Any]) -> dict[str, Any]:
 REMOVE_TRIAL = "remove it, and it is made anew"
 
 
+def with_others(path: Path, made: pd.DataFrame) -> pd.DataFrame:
+    "A table of trials, and those of an earlier one for methods and folds that it does not have."
+    if not path.exists():
+        return made
+    earlier = pd.read_csv(path)
+    keys = pd.MultiIndex.from_frame(made[["method", "fold"]])
+    others = earlier[~pd.MultiIndex.from_frame(earlier[["method", "fold"]]).isin(keys)]
+    return pd.concat([others, made]).sort_values(["method", "fold"], kind="stable")
+
+
 def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
     """Write `<folder>/<data set>.csv` from the trials below `root`. Returns the files written.
 
     A row is a trial: data set, method, fold, trial, dev UA, seconds, and whether it was chosen.
+    Rows of methods and folds that were not tried below `root` are left alone.
     """
     paths = sorted(Path(root).glob("tuning/*/*/*.json"))
     if not paths:
@@ -352,7 +363,8 @@ def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
         best = trials.groupby(["method", "fold"]).dev.idxmax()  # the first of equals
         marked = trials.assign(chosen=trials.index.isin(best))
         path = Path(folder) / f"{dataset}.csv"
-        write_text(path, marked.to_csv(index=False, float_format="%.6f"))
+        table_text = with_others(path, marked).to_csv(index=False, float_format="%.6f")
+        write_text(path, table_text)
         files.append(path)
     return files
 
