@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .data.datasets import available_datasets, load_dataset
     from .data.folders import read_folder, write_folder
     from .data.folds import Dataset, grouped_dataset
-    from .estimators import GatedRetrievalClassifier, MissingModalityImputer, RAMERClassifier
+    from .estimators import GatedRetrievalClassifier, MissingModalityImputer
+    from .estimators import PooledRetrievalClassifier, RAMERClassifier
     from .evaluation.audit import Finding, find_leaks
     from .evaluation.metrics import calibration, confusion_matrix, f1, ua, wa, waf
     from .evaluation.protocol import Prediction, Protocol, cut_dev
@@ -33,7 +34,10 @@ _MODULES = {
     "data.datasets": ("available_datasets", "load_dataset"),
     "data.folders": ("read_folder", "write_folder"),
     "data.folds": ("Dataset", "grouped_dataset"),
-    "estimators": ("GatedRetrievalClassifier", "MissingModalityImputer", "RAMERClassifier"),
+    "estimators": (
+        *("GatedRetrievalClassifier", "MissingModalityImputer"),
+        *("PooledRetrievalClassifier", "RAMERClassifier"),
+    ),
     "evaluation.audit": ("Finding", "find_leaks"),
     "evaluation.metrics": ("calibration", "confusion_matrix", "f1", "ua", "wa", "waf"),
     "evaluation.protocol": ("Prediction", "Protocol", "cut_dev"),
@@ -48,7 +52,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "METHODS", "Clips", "Condition", "Config", "Dataset", "Exclusion", "Finding",
-    "GatedRetrievalClassifier", "Hits", "Method", "MissingModalityImputer", "Prediction",
+    "GatedRetrievalClassifier", "Hits", "Method", "MissingModalityImputer",
+    "PooledRetrievalClassifier", "Prediction",
     "Protocol", "Provenance", "RAMERClassifier", "RetrievalStore", "Scaler", "all_conditions",
     "available_datasets", "by_condition", "calibration", "computing_on", "condition_mask",
     "configure", "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Views', 'Blocks', 'is_dictionary', 'is_list_of_views', 'blocks_of', 'frame_views', 'matrix_views', 'as_views',
-           'ViewsInput', 'ViewsEstimator', 'ViewsClassifier', 'RAMERClassifier', 'GatedRetrievalClassifier', 'like',
-           'MissingModalityImputer']
+           'ViewsInput', 'ViewsEstimator', 'ViewsClassifier', 'RAMERClassifier', 'GatedRetrievalClassifier',
+           'PooledRetrievalClassifier', 'like', 'MissingModalityImputer']
 
 # %% ../nbs/74_estimators.ipynb #1e9fca40
 import numpy as np
@@ -230,6 +230,16 @@ class GatedRetrievalClassifier(ViewsClassifier):
     """
 
     method = "ramer-gated"
+
+
+class PooledRetrievalClassifier(ViewsClassifier):
+    """ramer-pooled: four experts that differ, their mean, and votes of similar clips; a gate mixes.
+
+    The experts need the packages of ramer[compare]: ImportError without them.
+    Parameters: see `ViewsInput`. After `fit`: see `RAMERClassifier`.
+    """
+
+    method = "ramer-pooled"
 
 # %% ../nbs/74_estimators.ipynb #b9bf8e9a
 def like(X: Any, views: Views, blocks: Blocks | None) -> Any:

@@ -13,7 +13,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, c
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
-from ramer.estimators import GatedRetrievalClassifier, MissingModalityImputer, RAMERClassifier
+from ramer.estimators import (
+    GatedRetrievalClassifier,
+    MissingModalityImputer,
+    PooledRetrievalClassifier,
+    RAMERClassifier,
+)
 
 IN_FLOAT32 = "networks answer in float32, whose sums differ in the last digits with the batch"
 ROUNDED = {
@@ -37,9 +42,10 @@ def test_estimators_pass_the_checks_of_scikit_learn(kind):
     assert failed_checks(kind(**QUICK)) == {}
 
 
-@pytest.mark.slow  # about three minutes
-def test_the_gated_classifier_passes_the_checks_of_scikit_learn():
-    assert failed_checks(GatedRetrievalClassifier(epochs=40, patience=10), ROUNDED) == {}
+@pytest.mark.slow  # about three minutes each
+@pytest.mark.parametrize("kind", [GatedRetrievalClassifier, PooledRetrievalClassifier])
+def test_the_voting_classifiers_pass_the_checks_of_scikit_learn(kind):
+    assert failed_checks(kind(epochs=40, patience=10), ROUNDED) == {}
 
 
 BLOCKS = {"a": slice(0, 5), "l": slice(5, 12)}
@@ -89,7 +95,10 @@ def test_what_we_fill_imml_splits():
     assert small().fit(first[0], first[2]).score(first[1], first[3]) > 0.5
 
 
-@pytest.mark.parametrize("kind", [RAMERClassifier, GatedRetrievalClassifier])
+CLASSIFIERS = [RAMERClassifier, GatedRetrievalClassifier, PooledRetrievalClassifier]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_scikit_learns_tools_take_the_classifiers(kind):
     X = np.concatenate(lacking_views(), 1)
     model = small(kind, blocks=BLOCKS)

@@ -853,10 +853,9 @@ def evidence_without(zero: Tensor, linear: Tensor, code: int) -> Evidence:
 class Keyed(Method):
     """Regressions, keys and a store of keys beside a method that answers by itself.
 
-    has_regressions: whether there is a regression for each condition, or keys and store alone.
-    A subclass says which: `scale` and `first_answers`; it calls `fit_retrieval` after its own
-    training. Then `store` is a KeyStore of the labelled train clips; clips may be enrolled,
-    corrected or removed.
+    A subclass says which method; it calls `fit_retrieval` after its own training. Then `store` is
+    a KeyStore of the labelled train clips; clips may be enrolled, corrected or removed.
+    has_regressions: whether there are any, or keys and store alone.
     """
 
     has_regressions = True
@@ -907,12 +906,14 @@ class Keyed(Method):
         They then also vote on clips of their speaker. Classes are matched by name. Returns self.
         Raises ValueError, and stores nothing, for a stored id, an unknown class or other widths.
         """
-        scaled = self.scale(clips.in_classes(self.shape["classes"]))
-        add_keys(self.store, self.keys, scaled)
+        add_keys(self.store, self.keys, self.scale(clips.in_classes(self.shape["classes"])))
         self.about = self.about | {"enrolled": True}
         return self
 
 # %% ../../nbs/methods/32_gated.ipynb #8012457c
+FITTED = ("linear", "keys", "gate")  # the parts beside the method itself that have weights
+
+
 def check_exclusion(config: Config) -> None:
     "Raise ValueError for a rule of exclusion by which a query may find what it is."
     if config.exclude not in ("group", "id"):
@@ -1155,9 +1156,6 @@ def explanation_of(
     )
 
 # %% ../../nbs/methods/32_gated.ipynb #6ed788ec
-FITTED = ("linear", "keys", "gate")  # the parts beside the method itself that have weights
-
-
 class Explaining(Gated):
     "A Gated method that explains its answers, and writes and reads what is beside it."
 
@@ -1183,9 +1181,8 @@ class Explaining(Gated):
         own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
         shares, answers = self.gate(evidence)
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
-        parts = self.parts_of(clips, mask, first)
-        if self.has_regressions:
-            parts = parts | {"linear": linear}
+        beside = {"linear": linear} if self.has_regressions else {}
+        parts = self.parts_of(clips, mask, first) | beside
         return explanation_of(voters, own_cosines, shares, parts, self.store)
 
     @property

@@ -83,7 +83,7 @@ def without_neighbours(method: PooledRetrieval, train: Clips, dev: Clips) -> Pre
     "The method with an empty store, and a gate that knows it."
     return refitted(method, dev, store=method.empty_store()).predict_proba
 
-
+# %% ../../nbs/studies/63_pooling.ipynb #abc6187e
 def expert_logarithms(method: PooledRetrieval, clips: Clips, mask: np.ndarray) -> np.ndarray:
     "Logarithms of the experts' softened answers: (E, N, C)."
     scaled = method.scale(clips.hide(mask))
@@ -230,7 +230,7 @@ def centring_answers(
     for condition in study.conditions(protocol.modalities):
         yield Answer(condition, shared[key], judge(shared[key].predict_proba, condition), dev=dev)
 
-
+# %% ../../nbs/studies/63_pooling.ipynb #ebad016a
 def has_speakers(dataset: Dataset) -> bool:
     "Whether the test clips of a data set are vectors of speakers with several clips each."
     _, test = dataset.parts(0)
