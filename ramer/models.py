@@ -346,6 +346,7 @@ def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) 
         f"weights, scaler and gate were trained on {clips.get('train', 'some')} train clips; where "
         "the forgotten ones were among these, they still shape them: train again without them",
         "copies of this model that were saved or sent before still hold the clips",
+        *method.also_keeps,
     )
     return Receipt(tuple(removed.tolist()), tuple(named.tolist()), len(first), stays)
 

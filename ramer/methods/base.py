@@ -45,6 +45,7 @@ class Contract(ABC):
     complete_only: whether clips that lack a modality are left out of training.
     transductive: whether an answer depends on the other clips of its batch, or on their order.
     selection: what chose the epoch, "none" where there is none.
+    also_keeps: what of train clips stays where a store forgets them, beside weights, in sentences.
     histories: {name of a training: its History}, in their order.
     """
 
@@ -52,6 +53,7 @@ class Contract(ABC):
     uses_missing_targets: bool = False
     complete_only: bool = False
     transductive: bool = False
+    also_keeps: tuple[str, ...] = ()
     selection: str = "dev UA over all conditions"
     histories: dict[str, History] = {}
 
