@@ -80,6 +80,7 @@ CURVES = {
     "zero": COLORS["zero"],
     "ramer": COLORS["ramer"],
     "ramer-gated": COLORS["ramer-gated"],
+    "ramer-pooled": COLORS["ramer-pooled"],
     "mmin": "#aa3377",
     "distilled": "#009988",
     "momke": "#ccbb44",

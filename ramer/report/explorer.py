@@ -244,7 +244,8 @@ TEMPLATE = "explorer.html"
 PLACE = "THE DATA OF THE PAGE"
 PAGE, LIBRARY = "index.html", "plotly.min.js"
 FIRST = (  # methods that are shown at first
-    *("prior", "zero", "random", "ramer", "ramer-gated", "mmin", "momke"),
+    *("prior", "zero", "random", "ramer", "ramer-gated", "ramer-pooled"),
+    *("mmin", "momke"),
     *("logistic", "tabm", "boosting", "bayes"),
 )
 

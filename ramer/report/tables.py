@@ -41,7 +41,7 @@ from ..runs.results import Line, Results
 
 # %% ../../nbs/report/47_tables.ipynb #23be806c
 CONTROLS = ("prior", "zero", "mean", "store-mean", "random")
-RAMERS = ("ramer", "ramer-crossfit", "ramer-gated")
+RAMERS = ("ramer", "ramer-crossfit", "ramer-gated", "ramer-pooled")
 PEOPLE = "people"
 YARDSTICKS = ("bayes", PEOPLE)  # the best possible answer of a world; raters of the clips
 ORDER = (*CONTROLS, *OF_THE_MASK, *RAMERS, *OPPONENTS, *YARDSTICKS)
@@ -496,7 +496,8 @@ LEGEND = (
     "random ones, as neighbours. *availability*: the mask alone. *inverse-probability*: clips "
     "weigh by how rarely what they have is there. *ramer-crossfit*: stored features come from "
     "encoders that did not learn from the stored clips. *ramer-gated*: ours, zero-fill and a "
-    "regression beside a vote of neighbours whose keys the task trains. *ae* to *cif-mmin*: the "
+    "regression beside a vote of neighbours whose keys the task trains. *ramer-pooled*: ours, the "
+    "mean of lda, rbf, few trees and tabm beside such a vote. *ae* to *cif-mmin*: the "
     "five that the paper compares with. *distilled*: zero-fill with a teacher that has seen the "
     "complete clip. *transformer* to *moddrop*: recent networks. *logistic*: one regression for "
     "each condition. *one-logistic*: one for all. *lda*: discriminant analysis with shrinkage. "

@@ -194,7 +194,7 @@ def shift_rows(results: Results, method: str, reference: str = "zero") -> list[T
     return rows
 
 # %% ../../nbs/report/51_traits.ipynb #539604f5
-SHOWN = ("prior", "zero", "ramer", "ramer-gated", "logistic")
+SHOWN = ("prior", "zero", "ramer", "ramer-gated", "ramer-pooled", "logistic")
 
 
 def estimate_row(names: TableRow, estimate: Estimate) -> TableRow:
