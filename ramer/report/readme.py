@@ -147,7 +147,7 @@ def draw_front(table: pd.DataFrame, leaks: pd.DataFrame) -> Figure:
     means = 100 * missing_means(table)
     leaky = 100 * leading_rows(leaks).set_index("dataset")["mean"].reindex(means.columns)
     rows = np.arange(len(means.columns))
-    figure, ax = plt.subplots(figsize=(8, 0.9 + 0.42 * len(rows)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 1.1 + 0.42 * len(rows)), layout="constrained")
     ax.hlines(rows, means.loc["ramer"], leaky, color="#cc3311", lw=1, ls=":")
     for method, (label, marker, color) in SHOWN.items():
         ax.scatter(means.loc[method], rows, marker=marker, color=color, s=42, label=label, zorder=3)
@@ -160,7 +160,7 @@ def draw_front(table: pd.DataFrame, leaks: pd.DataFrame) -> Figure:
     ax.invert_yaxis()
     ax.set_xlabel("accuracy (WA) in %, mean over the conditions with something missing")
     ax.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 # %% ../../nbs/report/68_readme.ipynb #e8a815d1
