@@ -331,7 +331,11 @@ def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path, monk
 
     monkeypatch.setattr("ramer.studies.store_value.POOLS", (100, 200))  # of up to 100,000 clips
     study = find_study(path.stem)
-    of_people = {"enrolment": "ravdess", "extractors": "mosi"}  # worlds have no speakers, no texts
+    of_people = {
+        "enrolment": "ravdess",
+        "centring": "ravdess",
+        "extractors": "mosi",
+    }  # worlds: none
     dataset = of_people.get(path.stem, "gaussian")
     if path.stem == "extractors":
         pytest.importorskip("all_minilm_l6_v2")

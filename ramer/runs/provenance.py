@@ -31,7 +31,7 @@ DECIDING = (
     ),
     *(f"methods.{name}" for name in ("saving", "base", "fills", "rag", "released", "crossfit")),
     *(f"methods.{name}" for name in ("imagination", "modern", "recent")),
-    *(f"methods.{name}" for name in ("classical", "gated", "controls", "registry")),
+    *(f"methods.{name}" for name in ("classical", "gated", "pool", "controls", "registry")),
 )
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
