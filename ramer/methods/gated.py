@@ -10,7 +10,7 @@ __all__ = ['FITTED', 'vote_weights', 'count_votes', 'n_slots', 'slots_of', 'KeyM
            'gate_for', 'own_rows', 'Voters', 'labels_and_weights', 'gather_voters', 'drawn_hits', 'evidence_of',
            'evidence_without', 'Keyed', 'check_exclusion', 'Voting', 'FirstAnswers', 'learned_answers', 'gate_batch',
            'enrolled_gate_batch', 'gate_batches', 'check_groups', 'Gated', 'Explanation', 'mean_cosines',
-           'explanation_of', 'Explaining', 'GatedRetrieval']
+           'explanation_of', 'Explaining', 'Beside', 'GatedRetrieval']
 
 # %% ../../nbs/methods/32_gated.ipynb #5b68aa0a
 import numpy as np
@@ -875,8 +875,8 @@ class Keyed(Method):
         return self.shape["dims"]
 
     def first_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
-        "The answers of the method itself: (N, C). mask: (N, M) bool."
-        raise NotImplementedError
+        "The answers of the method that it stands beside: (N, C). mask: (N, M) bool."
+        return super().predict_proba(clips, mask)  # type: ignore[safe-super]  # of the next class
 
     def learned_codes(self, n_modalities: int) -> np.ndarray:
         "The codes of the conditions that are learned: (n,) int64. Default: all."
@@ -1157,14 +1157,14 @@ def explanation_of(
 
 # %% ../../nbs/methods/32_gated.ipynb #6ed788ec
 class Explaining(Gated):
-    "A Gated method that explains its answers, and writes and reads what is beside it."
+    "A Gated method that explains its answers."
 
-    def parts_of(self, clips: Clips, mask: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
-        """{name: (B, C)}: parts that add up to `first`, the method's own weighted answers.
+    def own_parts(self, clips: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """{name: (B, C)}: parts that add up to `first_answers`.
 
-        clips, mask: what was asked. Default: one part, by the method's name.
+        Default: one part, by the method's name.
         """
-        return {self.config.method: first}
+        return {self.config.method: self.first_answers(clips, mask)}
 
     @torch.no_grad()
     def explain(self, clips: Clips, condition: str) -> Explanation:
@@ -1177,30 +1177,55 @@ class Explaining(Gated):
         [(chosen, _)] = by_condition(mask, clips.modalities)
         scaled = self.scale(clips.hide(mask))
         voters = self.voters(scaled, chosen, self.store)
-        evidence = self.evidence(scaled, chosen, self.first_answers(clips, mask), voters)
+        own = self.own_parts(clips, mask)
+        total = np.sum(list(own.values()), 0)
+        evidence = self.evidence(scaled, chosen, total, voters)
         own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
         shares, answers = self.gate(evidence)
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
+        each = first / np.where(total > 0, total, 1)
+        parts = {name: each * part for name, part in own.items()}
         beside = {"linear": linear} if self.has_regressions else {}
-        parts = self.parts_of(clips, mask, first) | beside
-        return explanation_of(voters, own_cosines, shares, parts, self.store)
+        return explanation_of(voters, own_cosines, shares, parts | beside, self.store)
+
+# %% ../../nbs/methods/32_gated.ipynb #d33caea6
+class Beside(Explaining):
+    "An Explaining method with the method that it stands beside, the next of its classes."
+
+    def fit(self, train: Clips, dev: Clips) -> Self:
+        "The method, then the parts beside it. Returns self."
+        super().fit(train, dev)  # type: ignore[safe-super]
+        return self.fit_retrieval(train.labelled(), dev.labelled())
 
     @property
-    def parameters_beside(self) -> int:
-        "How many weights the regressions, the keys and the gate have."
-        trained = [*self.keys.parameters(), *self.gate.parameters()]
-        return self.linear.parameters_used + sum(p.numel() for p in trained)
+    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
+        "How the method's trainings and the keys' went, where they were trained here."
+        keys = {"keys": self.keys_history} if self.keys_history else {}
+        return super().histories | keys
 
-    def tensors_beside(self) -> dict[str, Tensor]:
-        "The tensors of the regressions, the keys and the gate."
-        tensors: dict[str, Tensor] = {}
+    @property
+    def parameters(self) -> int:
+        "How many weights are behind an answer: the method's, and those of the parts beside it."
+        trained = [*self.keys.parameters(), *self.gate.parameters()]
+        beside = self.linear.parameters_used + sum(p.numel() for p in trained)
+        return super().parameters + beside
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        "Tensors and facts that `restore` needs beside the store."
+        tensors, facts = super().state()  # type: ignore[safe-super]
         for part in FITTED:
             state = getattr(self, part).state_dict()
             tensors |= {f"{part}.{name}": value for name, value in state.items()}
-        return tensors
+        return tensors, facts
 
-    def restore_beside(self, tensors: dict[str, Tensor], folder: Path) -> None:
-        "Undo `tensors_beside`, and read the store that is in a folder."
+    def write(self, folder: Path) -> None:
+        "What the method writes, and the store, into an existing folder."
+        super().write(folder)
+        save_store(self.store, folder / "store")
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
+        "Undo `write`."
+        super().restore(tensors, facts, folder)  # type: ignore[safe-super]
         dims = self.compared_dims
         self.keys_history = None
         self.linear = LinearAnswers(dims, len(self.shape["classes"]))
@@ -1212,7 +1237,7 @@ class Explaining(Gated):
         load_keys(self.store, folder / "store")
 
 # %% ../../nbs/methods/32_gated.ipynb #2280de04
-class GatedRetrieval(Explaining, ZeroFill):
+class GatedRetrieval(Beside, ZeroFill):
     """Zero-fill, a regression, and the votes of neighbours under trained keys; a gate mixes them.
 
     After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
@@ -1230,41 +1255,6 @@ class GatedRetrieval(Explaining, ZeroFill):
         "By stage 1's scaler."
         return self.stage1.scaler(clips)
 
-    def first_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
-        "The answers of zero-fill alone: (N, C). mask: (N, M) bool."
-        return ZeroFill.predict_proba(self, clips, mask)
-
-    def parts_of(self, clips: Clips, mask: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
-        "Zero-fill's part alone."
-        return {"zero": first}
-
-    def fit(self, train: Clips, dev: Clips) -> Self:
-        "Zero-fill, then the parts beside it. Returns self."
-        ZeroFill.fit(self, train, dev)
-        return self.fit_retrieval(train.labelled(), dev.labelled())
-
-    @property
-    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
-        "How zero-fill's stages and the keys' training went, where they were trained here."
-        keys = {"keys": self.keys_history} if self.keys_history else {}
-        return super().histories | keys
-
-    @property
-    def parameters(self) -> int:
-        "How many weights are behind an answer: those of zero-fill and of the parts beside it."
-        return super().parameters + self.parameters_beside
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        "Tensors and facts that `restore` needs beside the store."
-        tensors, facts = ZeroFill.state(self)
-        return tensors | self.tensors_beside(), facts
-
-    def write(self, folder: Path) -> None:
-        "Write weights, facts and the store into an existing folder."
-        ZeroFill.write(self, folder)
-        save_store(self.store, folder / "store")
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
-        "Undo `write`."
-        ZeroFill.restore(self, tensors, facts, folder)
-        self.restore_beside(tensors, folder)
+    def own_parts(self, clips: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
+        "Zero-fill's answers alone."
+        return {"zero": self.first_answers(clips, mask)}

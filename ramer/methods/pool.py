@@ -13,7 +13,7 @@ import torch
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from torch import Tensor
 from typing import Any, Self
 from ..conditions import Condition, by_condition, condition_codes
@@ -31,11 +31,10 @@ from ramer.methods.classical import (
 from .config import Config
 from .encoders import vectors
 from .fills import with_prefix
-from .gated import Explaining, check_exclusion, learned_answers
+from .gated import Beside, check_exclusion, learned_answers, soften
 from .pretraining import learnable, network_shape
 from .saving import load_scaler, scaler_tensors
 from .training import History
-from ..retrieval.store import save_store
 
 # %% ../../nbs/methods/33_pool.ipynb #ce6996c3
 EXPONENTS = 2.0 ** np.linspace(-4, 2, 73)  # that are tried, 6 % apart
@@ -43,7 +42,8 @@ EXPONENTS = 2.0 ** np.linspace(-4, 2, 73)  # that are tried, 6 % apart
 
 def softened(answers: np.ndarray, exponent: float) -> np.ndarray:
     "Answers whose logarithms are multiplied with an exponent, rows summing to one: (N, C)."
-    return softmax(exponent * np.log(np.clip(answers, 1e-9, 1)), 1)
+    logarithms = torch.full((len(answers),), np.log(exponent), dtype=torch.float64)
+    return soften(torch.from_numpy(np.array(answers, np.float64)), logarithms).numpy()
 
 
 def likeliest_exponent(answers: np.ndarray, labels: np.ndarray) -> float:
@@ -173,8 +173,9 @@ class PoolParts(Method):
         """
         labelled, dev = learnable(train, dev, self.config.method)
         self.scaler = Scaler.fit(labelled)
-        self.maps = principal_maps(self.scaler(labelled), self.config.seed)
-        scaled, judged = self.scale(labelled), self.scale(dev)
+        scaled = self.scaler(labelled)
+        self.maps = principal_maps(scaled, self.config.seed)
+        scaled, judged = projected(scaled, self.maps), self.scale(dev)
         self.shape = network_shape(train)
         self.exponents = {}
         for name, expert in self.experts.items():
@@ -218,12 +219,12 @@ class SavedPool(PoolParts):
         return sum(expert.n_models for expert in self.experts.values())
 
     @property
-    def expert_parameters(self) -> int:
-        "How many weights the experts have."
+    def parameters(self) -> int:
+        "How many weights are behind an answer: the experts'."
         return sum(expert.parameters for expert in self.experts.values())
 
     @property
-    def expert_histories(self) -> dict[str, History]:
+    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
         "{expert.training: its History}, where they were trained here."
         found: dict[str, History] = {}
         for name, expert in self.experts.items():
@@ -269,26 +270,13 @@ class Pool(SavedPool):
             heard += able
         return {name: answers / heard[:, None] for name, answers in added.items()}
 
-    def pooled_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
-        "The pool's answers: (N, C). mask: (N, M) bool."
-        return np.sum(list(self.expert_answers(clips, mask).values()), 0)
-
     def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         "(N, C) probabilities. Raises ValueError for a mask or features that do not fit."
-        return self.pooled_answers(*asked(clips, mask, self.shape["dims"]))
-
-    @property
-    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
-        "How the experts' trainings went, where they were trained here."
-        return self.expert_histories
-
-    @property
-    def parameters(self) -> int:
-        "How many weights are behind an answer: the experts'."
-        return self.expert_parameters
+        added = self.expert_answers(*asked(clips, mask, self.shape["dims"]))
+        return np.sum(list(added.values()), 0)
 
 # %% ../../nbs/methods/33_pool.ipynb #ff9ad7b2
-class PooledRetrieval(Explaining, Pool):
+class PooledRetrieval(Beside, Pool):
     """A pool of experts, and the votes of neighbours under trained keys; a gate mixes them.
 
     After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
@@ -296,52 +284,15 @@ class PooledRetrieval(Explaining, Pool):
     "id".
     """
 
-    def __init__(self, config: Config) -> None:
-        Pool.__init__(self, config)
-        check_exclusion(config)
-
     has_regressions = False
     also_keeps = (LANDMARKS_STAY,)
     scale = Pool.scale
     compared_dims = Pool.compared_dims  # type: ignore[assignment]
 
-    def first_answers(self, clips: Clips, mask: np.ndarray) -> np.ndarray:
-        "The pool's answers: (N, C). mask: (N, M) bool."
-        return self.pooled_answers(clips, mask)
+    def __init__(self, config: Config) -> None:
+        Pool.__init__(self, config)
+        check_exclusion(config)
 
-    def parts_of(self, clips: Clips, mask: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
-        "{expert: (B, C)}: the pool's part, as each expert adds to the answer for a class."
-        added = self.expert_answers(clips, mask)
-        total = np.sum(list(added.values()), 0)
-        return {name: first * answers / total for name, answers in added.items()}
-
-    def fit(self, train: Clips, dev: Clips) -> Self:
-        "The pool, then the parts beside it. Returns self."
-        Pool.fit(self, train, dev)
-        return self.fit_retrieval(train.labelled(), dev.labelled())
-
-    @property
-    def histories(self) -> dict[str, History]:  # type: ignore[override]  # made, not stored
-        "How the experts' trainings and the keys' went, where they were trained here."
-        keys = {"keys": self.keys_history} if self.keys_history else {}
-        return self.expert_histories | keys
-
-    @property
-    def parameters(self) -> int:
-        "How many weights are behind an answer: the experts', and those of the parts beside them."
-        return self.expert_parameters + self.parameters_beside
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        "Tensors and facts that `restore` needs beside the experts and the store."
-        tensors, facts = Pool.state(self)
-        return tensors | self.tensors_beside(), facts
-
-    def write(self, folder: Path) -> None:
-        "Write weights, facts, the experts and the store into an existing folder."
-        Pool.write(self, folder)
-        save_store(self.store, folder / "store")
-
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
-        "Undo `write`."
-        Pool.restore(self, tensors, facts, folder)
-        self.restore_beside(tensors, folder)
+    def own_parts(self, clips: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
+        "{expert: (B, C)}, what each adds to the pool's answers."
+        return self.expert_answers(clips, mask)

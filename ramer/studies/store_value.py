@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from matplotlib.axes import Axes
@@ -61,6 +61,7 @@ from ..runs.results import Results
 from ..runs.training import dev_score, fit_shared
 from ramer.studies.engine import (
     Answer,
+    AnswerArm,
     ArmFields,
     Study,
     StudyContext,
@@ -414,11 +415,11 @@ def wider_zero_fill(method: GatedRetrieval, train: Clips, dev: Clips) -> Predict
     return ZeroFill(config).fit(train, dev).predict_proba
 
 # %% ../../nbs/studies/62_store_value.ipynb #cd537f12
-# (fitted ramer-gated, train, dev, numpy Generator) -> predict_proba
-PartAnswer: TypeAlias = Callable[[GatedRetrieval, Clips, Clips, np.random.Generator], PredictProba]
+# (fitted method, train, dev, numpy Generator) -> predict_proba
+PartAnswer: TypeAlias = Callable[[Any, Clips, Clips, np.random.Generator], PredictProba]
 
 
-def without_votes(method: GatedRetrieval, train: Clips, dev: Clips, *unused: Any) -> PredictProba:
+def without_votes(method: Gated, train: Clips, dev: Clips, *unused: Any) -> PredictProba:
     "The method with an empty store, and a gate that knows it."
     return refitted(method, dev, store=method.empty_store()).predict_proba
 
@@ -452,19 +453,23 @@ PARTS: dict[str, PartAnswer] = {
 }
 
 # %% ../../nbs/studies/62_store_value.ipynb #b5d96c04
-def part_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
-    "Answers of a ramer-gated that is fitted once for all arms, with the part that the arm changes."
-    train, dev = context.protocol.train.labelled(), context.protocol.dev.labelled()
-    method = cast(GatedRetrieval, trained_once(config, context.protocol, shared))
-    predict = PARTS[rest["part"]](method, train, dev, context.generator(17))
-    for condition in study.conditions(context.protocol.modalities):
-        yield Answer(condition, method, context.protocol.judge(predict, condition))
+def part_answers(parts: Mapping[str, PartAnswer]) -> AnswerArm:
+    "Answers of a method that is fitted once for all arms, with the part that the arm changes."
+
+    def answers(
+        study: Study,
+        context: StudyContext,
+        config: Config,
+        rest: ArmFields,
+        shared: dict[Any, Any],
+    ) -> Iterator[Answer]:
+        train, dev = context.protocol.train.labelled(), context.protocol.dev.labelled()
+        method = trained_once(config, context.protocol, shared)
+        predict = parts[rest["part"]](method, train, dev, context.generator(17))
+        for condition in study.conditions(context.protocol.modalities):
+            yield Answer(condition, method, context.protocol.judge(predict, condition))
+
+    return answers
 
 
 PARTS_STUDY = Study(
@@ -474,7 +479,7 @@ PARTS_STUDY = Study(
     "whole",
     "Clips of more expressions than a network can learn, where a neighbour helps more; more train "
     "clips, which a regression cannot use and a network can.",
-    answers=part_answers,
+    answers=part_answers(PARTS),
 )
 
 # %% ../../nbs/studies/62_store_value.ipynb #e5810002
