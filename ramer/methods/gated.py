@@ -878,6 +878,10 @@ class Keyed(Method):
         "The answers of the method that it stands beside: (N, C). mask: (N, M) bool."
         return super().predict_proba(clips, mask)  # type: ignore[safe-super]  # of the next class
 
+    def first_and_scaled(self, clips: Clips, mask: np.ndarray) -> tuple[np.ndarray, Clips]:
+        "The `first_answers` (N, C), and the scaled clips, with what the mask leaves."
+        return self.first_answers(clips, mask), self.scale(clips.hide(mask))
+
     def learned_codes(self, n_modalities: int) -> np.ndarray:
         "The codes of the conditions that are learned: (n,) int64. Default: all."
         return condition_codes(n_modalities)
@@ -1090,8 +1094,7 @@ class Gated(Voting):
             check_groups(clips)
         modalities = tuple(self.shape["dims"])
         clips, mask = asked(clips, mask, self.shape["dims"])
-        answers = self.first_answers(clips, mask)
-        scaled = self.scale(clips.hide(mask))
+        answers, scaled = self.first_and_scaled(clips, mask)
         # K keys of every query at once may be more than memory holds
         for condition, rows in by_condition(mask, modalities, most=1024):
             queries = scaled[rows]
