@@ -339,8 +339,8 @@ def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) 
             f"{gone.sum()} of {len(gone)} stored clips are named; name some and leave some"
         )
     removed, named = first.ids[gone], np.unique(first.groups[gone])
-    for store in stores:
-        store.remove(removed)
+    for store in stores:  # the further ones may hold some of the clips only
+        store.remove(removed[np.isin(removed, store.ids)])
     clips = method.about.get("clips", {})
     stays = (
         f"weights, scaler and gate were trained on {clips.get('train', 'some')} train clips; where "

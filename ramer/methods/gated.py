@@ -575,7 +575,7 @@ class Evidence(NamedTuple):
 
     zero, linear, common, own: (B, C) answers, zero where there is none, as where nothing votes.
     gate_features: (B, 4) agreement, nearness, label agreement, sureness of zero-fill.
-    codes: (B,), of the conditions.
+    codes: (B,), of the conditions. own_clips: (B,), how many clips of its speaker vote.
     """
 
     zero: Tensor
@@ -584,6 +584,7 @@ class Evidence(NamedTuple):
     own: Tensor
     gate_features: Tensor
     codes: Tensor
+    own_clips: Tensor
 
 
 def soften(answer: Tensor, temperature: Tensor) -> Tensor:
@@ -725,9 +726,11 @@ def fit_gate(gate: Gate, batch: GateBatch, config: Config) -> Gate:
     return gate.eval()
 
 
-def gate_for(n_modalities: int, batches: list[GateBatch], config: Config) -> Gate:
+def gate_for(
+    n_modalities: int, batches: list[GateBatch], config: Config, kind: type[Gate] = Gate
+) -> Gate:
     "A gate fitted to gate batches; its features are measured on the first of them."
-    gate = Gate(n_modalities, config.gate_start)
+    gate = kind(n_modalities, config.gate_start)
     gate.standardise(batches[0].evidence)
     return fit_gate(gate, join_batches(batches), config)
 
@@ -789,12 +792,22 @@ def labels_and_weights(
 
 
 def gather_voters(
-    keys: Keys, queries: Tensor, condition: Condition, store: KeyStore, hits: Hits, own: np.ndarray
+    keys: Keys,
+    queries: Tensor,
+    condition: Condition,
+    store: KeyStore,
+    hits: Hits,
+    own: np.ndarray,
+    own_queries: Tensor | None = None,
 ) -> Voters:
-    "The Voters on queries (B, M, width) from what was found: Hits, and own rows (B, E)."
+    """The Voters on queries (B, M, width) from what was found: Hits, and own rows (B, E).
+
+    own_queries: (B, M, width), what clips of the same speaker are compared with; default: queries.
+    """
+    own_queries = queries if own_queries is None else own_queries
     codes = torch.full((len(queries),), condition.code)
     common_scores = keys.compare_each(queries, codes, store.smoothed_at(hits.rows))
-    own_scores = keys.compare_each(queries, codes, store.at(own), own=True)
+    own_scores = keys.compare_each(own_queries, codes, store.at(own), own=True)
     common = labels_and_weights(store, hits.rows, common_scores)
     others = labels_and_weights(store, own, own_scores)
     labels, weights = (torch.cat(pair, 1) for pair in zip(common, others))
@@ -838,7 +851,8 @@ def evidence_of(zero: Tensor, linear: Tensor, code: int, voters: Voters) -> Evid
         zero.max(1).values,
     ]
     codes = torch.full((n,), code)
-    return Evidence(zero, linear, common, own, torch.stack(features, 1), codes)
+    own_clips = (weights[:, k:] > 0).sum(1)
+    return Evidence(zero, linear, common, own, torch.stack(features, 1), codes, own_clips)
 
 
 def evidence_without(zero: Tensor, linear: Tensor, code: int) -> Evidence:
@@ -847,7 +861,7 @@ def evidence_without(zero: Tensor, linear: Tensor, code: int) -> Evidence:
     nothing = torch.zeros_like(zero)
     features = torch.zeros(n, 4)
     codes = torch.full((n,), code)
-    return Evidence(zero, linear, nothing, nothing, features, codes)
+    return Evidence(zero, linear, nothing, nothing, features, codes, torch.zeros(n))
 
 # %% ../../nbs/methods/32_gated.ipynb #017744e8
 class Keyed(Method):
@@ -930,6 +944,10 @@ def check_exclusion(config: Config) -> None:
 class Voting(Keyed):
     "A Keyed method whose stored clips vote; see `Keyed`."
 
+    def among_others(self, clips: Clips) -> Clips:
+        "Scaled clips as they are compared with those of other speakers. Default: as they are."
+        return clips
+
     def common_rows(
         self,
         store: KeyStore,
@@ -959,10 +977,11 @@ class Voting(Keyed):
         "The Voters on scaled clips. Raises ValueError for an empty store."
         by_group = self.config.exclude == "group"
         exclude = Exclusion(groups=clips.groups) if by_group else Exclusion(clips.ids)
-        queries = self.keys.of(clips)
+        own_queries = self.keys.of(clips)
+        queries = self.keys.of(self.among_others(clips))
         hits = self.common_rows(store, queries, condition, exclude, draw)
         own = own_rows(store, clips.ids, clips.groups, condition)
-        return gather_voters(self.keys, queries, condition, store, hits, own)
+        return gather_voters(self.keys, queries, condition, store, hits, own, own_queries)
 
     @torch.no_grad()
     def evidence(
@@ -1083,6 +1102,10 @@ class Gated(Voting):
         "A gate fitted to the `gate_batches` of labelled dev clips."
         return gate_for(len(dev.modalities), gate_batches(self, dev), self.config)
 
+    def weighed(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        "Shares (B, 4) and the four answers (B, 4, C), as the gate gives them."
+        return self.gate(evidence)
+
     @torch.no_grad()
     def predict_proba(self, clips: Clips, mask: np.ndarray | None = None) -> np.ndarray:
         """(N, C) probabilities; a missing modality's features are never used.
@@ -1100,7 +1123,8 @@ class Gated(Voting):
             queries = scaled[rows]
             voters = self.voters(queries, condition, self.store) if len(self.store) else None
             evidence = self.evidence(queries, condition, answers[rows], voters)
-            answers[rows] = self.gate.mix(evidence).double().numpy()
+            shares, each = self.weighed(evidence)
+            answers[rows] = (shares[..., None] * each).sum(1).double().numpy()
         return answers / answers.sum(1, keepdims=True)
 
 # %% ../../nbs/methods/32_gated.ipynb #fc5f7a4e
@@ -1184,7 +1208,7 @@ class Explaining(Gated):
         total = np.sum(list(own.values()), 0)
         evidence = self.evidence(scaled, chosen, total, voters)
         own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
-        shares, answers = self.gate(evidence)
+        shares, answers = self.weighed(evidence)
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
         each = first / np.where(total > 0, total, 1)
         parts = {name: each * part for name, part in own.items()}

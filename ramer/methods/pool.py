@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
-           'LANDMARKS_STAY', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of', 'can_answer',
-           'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
-           'PooledRetrieval']
+           'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_SHARES', 'TYPICAL_OWN', 'softened', 'likeliest_exponent',
+           'drawn_rows', 'FewTrees', 'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps',
+           'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'SpeakerOffsets',
+           'OwnGate', 'own_gate_batch', 'OffsetFromOthers', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
+import copy
 import math
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from scipy.special import log_softmax
-from torch import Tensor
-from typing import Any, Self
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing import Any, NamedTuple, Self, cast
 from ..conditions import Condition, by_condition, condition_codes
 from ..data.clips import Clips, Scaler
 from .base import Method, asked
@@ -33,10 +36,21 @@ from ramer.methods.classical import (
 from .config import Config
 from .encoders import vectors
 from .fills import with_prefix
-from .gated import Beside, check_exclusion, learned_answers, soften
+from ramer.methods.gated import (
+    Beside,
+    Evidence,
+    Gate,
+    GateBatch,
+    check_exclusion,
+    gate_batch,
+    gate_for,
+    learned_answers,
+    soften,
+)
 from .pretraining import learnable, network_shape
 from .saving import load_scaler, scaler_tensors
-from .training import History
+from .training import History, deterministic
+from ..retrieval.store import RetrievalStore, load_store, save_store
 
 # %% ../../nbs/methods/33_pool.ipynb #ce6996c3
 EXPONENTS = 2.0 ** np.linspace(-4, 2, 73)  # that are tried, 6 % apart
@@ -288,13 +302,236 @@ class Pool(SavedPool):
         added = self.expert_answers(*asked(clips, mask, self.shape["dims"]))
         return np.sum(list(added.values()), 0)
 
+# %% ../../nbs/methods/33_pool.ipynb #9a335501
+LEAST_BETWEEN = 1e-3  # variance between speakers, as a share of that within, that is made use of
+
+
+def variance_ratio(residuals: np.ndarray, speakers: np.ndarray) -> np.ndarray:
+    """The variance within speakers over that between them: (D,), infinite where none is seen.
+
+    residuals: (n, D). speakers: (n,) int from 0, each number used.
+    Source: one-way random effects by the moments of the analysis of variance.
+    """
+    n, counts = len(residuals), np.bincount(speakers)
+    if len(counts) < 2 or n == len(counts):
+        return np.full(residuals.shape[1], np.inf)
+    means = summed(residuals, speakers, len(counts)) / counts[:, None]
+    within = ((residuals - means[speakers]) ** 2).sum(0) / (n - len(counts))
+    among = (counts[:, None] * means**2).sum(0) / (len(counts) - 1)
+    clips_each = (n - (counts**2).sum() / n) / (len(counts) - 1)
+    between = (among - within) / clips_each
+    is_seen = between > LEAST_BETWEEN * within
+    return np.divide(within, between, out=np.full_like(within, np.inf), where=is_seen)
+
+
+def summed(x: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
+    "Sums of the rows with each number: (n, D). x: (N, D). numbers: (N,) int below n."
+    sums = np.zeros((n, x.shape[1]))
+    np.add.at(sums, numbers, x)
+    return sums
+
+
+def class_means(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    "The mean of each class, of all rows for a class without any: (classes, D)."
+    counts = np.bincount(labels, minlength=classes)[:, None]
+    return np.where(counts, summed(x, labels, classes) / np.maximum(counts, 1), x.mean(0))
+
+# %% ../../nbs/methods/33_pool.ipynb #1f6b0ef6
+class SpeakerOffsets(NamedTuple):
+    """How speakers differ, learned from scaled train clips.
+
+    means: {modality: (C, D)}, of each class. ratio: {modality: (D,)}, see `variance_ratio`.
+    """
+
+    means: dict[str, np.ndarray]
+    ratio: dict[str, np.ndarray]
+
+    @classmethod
+    def fit(cls, clips: Clips) -> "SpeakerOffsets":
+        "From scaled, labelled clips of several speakers."
+        means, ratio = {}, {}
+        for (m, x), has in zip(vectors(clips).items(), clips.present.T):
+            seen, labels = x.numpy()[has], clips.labels[has]
+            means[m] = class_means(seen, labels, len(clips.classes))
+            speakers = np.unique(clips.groups[has], return_inverse=True)[1]
+            ratio[m] = variance_ratio(seen - means[m][labels], speakers)
+        return cls(means, ratio)
+
+    def residuals(
+        self, modality: str, own: RetrievalStore, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        "What own clips differ from their classes' means by, (E, D), and whether each counts, (E,)."
+        counts = own.present[:, own.modalities.index(modality)] & (labels >= 0)
+        apart = own.features[modality] - self.means[modality][labels]
+        return np.where(counts[:, None], apart, 0), counts.astype(float)
+
+    def taken_off(self, clips: Clips, own: RetrievalStore, labels: np.ndarray) -> Clips:
+        """Scaled clips less their speakers' offsets, where some of a speaker's clips are known.
+
+        own: of scaled features as they are, of enrolled clips. labels: (E,) int, -1 unknown.
+        """
+        speakers, at = np.unique(own.groups, return_inverse=True)
+        rows = np.minimum(np.searchsorted(speakers, clips.groups), len(speakers) - 1)
+        knows = (speakers[rows] == clips.groups)[:, None]
+        itself = np.array([own.row_of.get(clip, -1) for clip in clips.ids.tolist()])
+        is_own = (itself >= 0)[:, None]
+        features: dict[str, np.ndarray] = {}
+        for (modality, x), has in zip(clips.features.items(), clips.present.T):
+            apart, counts = self.residuals(modality, own, labels)
+            n = np.bincount(at, counts, len(speakers))[rows, None] - is_own * counts[itself, None]
+            total = summed(apart, at, len(speakers))[rows] - is_own * apart[itself]
+            offsets = np.where(knows, total / np.maximum(n + self.ratio[modality], 1e-9), 0)
+            features[modality] = (x - offsets * has[:, None]).astype(np.float32)
+        return clips.with_features(**features)
+
+# %% ../../nbs/methods/33_pool.ipynb #42bb0968
+OWN_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 2)  # of dev clips that are enrolled
+TYPICAL_OWN = 8  # clips of a speaker at which their number changes nothing
+
+
+class OwnGate(Gate):
+    "A Gate in which a speaker's own clips count the more, the more they are."
+
+    def __init__(self, n_modalities: int, start: float = -2.0) -> None:
+        super().__init__(n_modalities, start)
+        self.by_number = nn.Parameter(torch.zeros(()))
+
+    def log_shares(self, e: Evidence) -> Tensor:
+        "The logarithms of the shares, up to a constant: (B, 4)."
+        relative = torch.log(e.own_clips.clamp(min=1) / TYPICAL_OWN)
+        more = self.by_number * relative
+        return super().log_shares(e) + F.pad(more[:, None], (3, 0))
+
+
+def own_gate_batch(
+    method: Beside, dev: Clips, share: float, generator: np.random.Generator
+) -> GateBatch | None:
+    """A gate batch of dev clips whose speakers have enrolled ones; None if there are none.
+
+    method: not changed. share: how many of the dev clips are enrolled, at random.
+    """
+    is_stored = generator.random(len(dev)) < share
+    left = dev[~is_stored & np.isin(dev.groups, dev.groups[is_stored])]
+    if not len(left):
+        return None
+    twin = copy.copy(method)
+    for name in method.stores:
+        setattr(twin, name, copy.copy(getattr(method, name)))
+    twin.enrol(dev[is_stored])
+    codes = twin.learned_codes(len(dev.modalities))
+    first = learned_answers(twin.first_answers, codes, left)
+    return gate_batch(twin, twin.scale(left), first, twin.store, 1.0)
+
 # %% ../../nbs/methods/33_pool.ipynb #ff9ad7b2
-class PooledRetrieval(Beside, Pool):
+class OffsetFromOthers(Beside):
+    """A method whose enrolled clips say, too, how their speakers differ from others.
+
+    own: the enrolled clips' scaled features as they are, in a store. A subclass's next class has
+    `answers_of_scaled`.
+    """
+
+    stores = ("store", "own")
+    offsets: SpeakerOffsets
+    own: RetrievalStore
+    own_gate: OwnGate
+
+    def fit_retrieval(self, train: Clips, dev: Clips) -> Self:
+        "What `Gated` has, the offsets of speakers, and a gate for those that are known."
+        self.own = RetrievalStore(unit_length=False)
+        self.offsets = SpeakerOffsets.fit(self.scale(train))
+        super().fit_retrieval(train, dev)
+        generator = np.random.default_rng(self.config.seed)
+        with deterministic(self.config.seed + 4):
+            found = [own_gate_batch(self, dev, share, generator) for share in OWN_SHARES]
+            batches = [batch for batch in found if batch is not None]
+            self.own_gate = self.make_own_gate(len(dev.modalities), batches)
+        return self
+
+    def make_own_gate(self, n_modalities: int, batches: list[GateBatch]) -> OwnGate:
+        "An OwnGate fitted to gate batches; without any, what the other gate has learned."
+        if batches:
+            return cast(OwnGate, gate_for(n_modalities, batches, self.config, OwnGate))
+        gate = OwnGate(n_modalities).eval()
+        gate.load_state_dict(self.gate.state_dict(), strict=False)
+        return gate
+
+    def enrol(self, clips: Clips) -> Self:
+        "As `Keyed`, and their features are kept for the offsets of their speakers."
+        self.let_go()
+        clips = clips.in_classes(self.shape["classes"])
+        super().enrol(clips)
+        features = self.scale(clips).features
+        self.own.add(clips.ids, features, clips.labels, clips.groups, clips.present)
+        return self
+
+    def let_go(self) -> None:
+        "Forget the features of clips that are no longer in the store."
+        is_gone = ~np.isin(self.own.ids, self.store.ids)
+        if is_gone.any():
+            self.own.remove(self.own.ids[is_gone])
+
+    def among_others(self, clips: Clips) -> Clips:
+        "Scaled clips less their speakers' offsets, by the labels in the store."
+        if not len(self.own):
+            return clips
+        known = np.array([self.store.row_of.get(clip, -1) for clip in self.own.ids.tolist()])
+        labels = np.where(known >= 0, self.store.labels[known], -1)
+        return self.offsets.taken_off(clips, self.own, labels)
+
+    def answers_of_scaled(self, scaled: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
+        "The answers of the method beside it for clips less their speakers' offsets."
+        return super().answers_of_scaled(self.among_others(scaled), mask)  # type: ignore[misc]
+
+    def weighed(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        "Shares and answers as one gate gives them, or the other where a speaker is known."
+        shares, answers = super().weighed(evidence)
+        knows = evidence.own_clips > 0
+        if not knows.any():
+            return shares, answers
+        own_shares, own_answers = self.own_gate(evidence)
+        shares = torch.where(knows[:, None], own_shares, shares)
+        return shares, torch.where(knows[:, None, None], own_answers, answers)
+
+# %% ../../nbs/methods/33_pool.ipynb #4565e570
+class SavedOffsets(OffsetFromOthers):
+    "An OffsetFromOthers method on disk."
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        "Tensors and facts that `restore` needs beside the stores."
+        tensors, facts = super().state()
+        for name, value in self.own_gate.state_dict().items():
+            tensors[f"own_gate.{name}"] = value
+        for part, columns in self.offsets._asdict().items():
+            tensors |= {f"offset_{part}.{m}": torch.from_numpy(x) for m, x in columns.items()}
+        return tensors, facts
+
+    def write(self, folder: Path) -> None:
+        "What `Beside` writes, and the enrolled clips' features, if there are any."
+        self.let_go()
+        super().write(folder)
+        if len(self.own):
+            save_store(self.own, folder / "own")
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
+        "Undo `write`."
+        super().restore(tensors, facts, folder)
+        parts = {}
+        for part in SpeakerOffsets._fields:
+            kept = with_prefix(tensors, f"offset_{part}.")
+            parts[part] = {m: x.numpy() for m, x in kept.items()}
+        self.offsets = SpeakerOffsets(**parts)
+        self.own_gate = OwnGate(len(self.shape["dims"])).eval()
+        self.own_gate.load_state_dict(with_prefix(tensors, "own_gate."))
+        has_own = (folder / "own").exists()
+        self.own = load_store(folder / "own") if has_own else RetrievalStore(unit_length=False)
+
+# %% ../../nbs/methods/33_pool.ipynb #64a833f4
+class PooledRetrieval(SavedOffsets, Pool):
     """A pool of experts, and the votes of neighbours under trained keys; a gate mixes them.
 
     After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
-    or removed, and answers follow. Raises ValueError for a rule of exclusion other than "group" and
-    "id".
+    or removed, and answers follow; enrolled clips also say how their speakers differ. Raises
+    ValueError for a rule of exclusion other than "group" and "id".
     """
 
     has_regressions = False

@@ -179,10 +179,11 @@ def halves(groups: np.ndarray) -> np.ndarray:
 
 
 def copy_of(method: Method) -> Method:
-    "A method that shares the networks of another but not its store."
+    "A method that shares the networks of another but not its stores."
     twin: Any = copy.copy(method)
-    if hasattr(method, "store"):
-        twin.store = copy.copy(method.store)
+    for name in getattr(method, "stores", ("store",)):
+        if name in vars(method):
+            setattr(twin, name, copy.copy(getattr(method, name)))
     return twin
 
 # %% ../../nbs/studies/54_leaks.ipynb #49ca1e53
