@@ -333,6 +333,7 @@ def test_a_study_notebook_answers_from_its_runs_and_goes_on(path, tmp_path, monk
     study = find_study(path.stem)
     of_people = {
         "enrolment": "ravdess",
+        "adapting": "ravdess",
         "centring": "ravdess",
         "extractors": "mosi",
     }  # worlds: none
