@@ -798,16 +798,15 @@ def gather_voters(
     store: KeyStore,
     hits: Hits,
     own: np.ndarray,
-    own_queries: Tensor | None = None,
+    own_keys: Tensor,
 ) -> Voters:
     """The Voters on queries (B, M, width) from what was found: Hits, and own rows (B, E).
 
-    own_queries: (B, M, width), what clips of the same speaker are compared with; default: queries.
+    own_keys: (B, E, M, width), of the own rows.
     """
-    own_queries = queries if own_queries is None else own_queries
     codes = torch.full((len(queries),), condition.code)
     common_scores = keys.compare_each(queries, codes, store.smoothed_at(hits.rows))
-    own_scores = keys.compare_each(own_queries, codes, store.at(own), own=True)
+    own_scores = keys.compare_each(queries, codes, own_keys, own=True)
     common = labels_and_weights(store, hits.rows, common_scores)
     others = labels_and_weights(store, own, own_scores)
     labels, weights = (torch.cat(pair, 1) for pair in zip(common, others))
@@ -945,8 +944,12 @@ class Voting(Keyed):
     "A Keyed method whose stored clips vote; see `Keyed`."
 
     def among_others(self, clips: Clips) -> Clips:
-        "Scaled clips as they are compared with those of other speakers. Default: as they are."
+        "Scaled clips as they are compared with stored ones. Default: as they are."
         return clips
+
+    def own_keys(self, store: KeyStore, own: np.ndarray) -> Tensor:
+        "Keys of the speaker's own clips: (B, E, M, width). own: (B, E), rows of the store."
+        return store.at(own)
 
     def common_rows(
         self,
@@ -977,11 +980,11 @@ class Voting(Keyed):
         "The Voters on scaled clips. Raises ValueError for an empty store."
         by_group = self.config.exclude == "group"
         exclude = Exclusion(groups=clips.groups) if by_group else Exclusion(clips.ids)
-        own_queries = self.keys.of(clips)
         queries = self.keys.of(self.among_others(clips))
         hits = self.common_rows(store, queries, condition, exclude, draw)
         own = own_rows(store, clips.ids, clips.groups, condition)
-        return gather_voters(self.keys, queries, condition, store, hits, own, own_queries)
+        own_keys = self.own_keys(store, own)
+        return gather_voters(self.keys, queries, condition, store, hits, own, own_keys)
 
     @torch.no_grad()
     def evidence(
@@ -1207,7 +1210,8 @@ class Explaining(Gated):
         own = self.own_parts(clips, mask)
         total = np.sum(list(own.values()), 0)
         evidence = self.evidence(scaled, chosen, total, voters)
-        own_cosines = mean_cosines(self.keys, scaled, chosen, self.store.at(voters.own))
+        own_keys = self.own_keys(self.store, voters.own)
+        own_cosines = mean_cosines(self.keys, self.among_others(scaled), chosen, own_keys)
         shares, answers = self.weighed(evidence)
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
         each = first / np.where(total > 0, total, 1)

@@ -6,8 +6,8 @@
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
            'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_SHARES', 'TYPICAL_OWN', 'softened', 'likeliest_exponent',
            'drawn_rows', 'FewTrees', 'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps',
-           'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'SpeakerOffsets',
-           'OwnGate', 'own_gate_batch', 'OffsetFromOthers', 'SavedOffsets', 'PooledRetrieval']
+           'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in',
+           'SpeakerOffsets', 'OwnGate', 'own_gate_batch', 'OffsetFromOthers', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
 import copy
@@ -41,6 +41,7 @@ from ramer.methods.gated import (
     Evidence,
     Gate,
     GateBatch,
+    KeyStore,
     check_exclusion,
     gate_batch,
     gate_for,
@@ -337,6 +338,11 @@ def class_means(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     return np.where(counts, summed(x, labels, classes) / np.maximum(counts, 1), x.mean(0))
 
 # %% ../../nbs/methods/33_pool.ipynb #1f6b0ef6
+def rows_in(store: RetrievalStore, ids: np.ndarray) -> np.ndarray:
+    "The rows of a store with these ids, -1 for one that is not stored: (n,) int."
+    return np.array([store.row_of.get(name, -1) for name in ids.tolist()], int)
+
+
 class SpeakerOffsets(NamedTuple):
     """How speakers differ, learned from scaled train clips.
 
@@ -373,7 +379,7 @@ class SpeakerOffsets(NamedTuple):
         speakers, at = np.unique(own.groups, return_inverse=True)
         rows = np.minimum(np.searchsorted(speakers, clips.groups), len(speakers) - 1)
         knows = (speakers[rows] == clips.groups)[:, None]
-        itself = np.array([own.row_of.get(clip, -1) for clip in clips.ids.tolist()])
+        itself = rows_in(own, clips.ids)
         is_own = (itself >= 0)[:, None]
         features: dict[str, np.ndarray] = {}
         for (modality, x), has in zip(clips.features.items(), clips.present.T):
@@ -474,9 +480,27 @@ class OffsetFromOthers(Beside):
         "Scaled clips less their speakers' offsets, by the labels in the store."
         if not len(self.own):
             return clips
-        known = np.array([self.store.row_of.get(clip, -1) for clip in self.own.ids.tolist()])
+        known = rows_in(self.store, self.own.ids)
         labels = np.where(known >= 0, self.store.labels[known], -1)
         return self.offsets.taken_off(clips, self.own, labels)
+
+    def own_keys(self, store: KeyStore, own: np.ndarray) -> Tensor:
+        "Keys of the speaker's own clips, less its offset, too: (B, E, M, width). own: (B, E)."
+        keys = store.at(own)
+        if not len(self.own):
+            return keys
+        known = rows_in(store, self.own.ids)
+        at = np.full(len(store), -1)
+        at[known[known >= 0]] = np.flatnonzero(known >= 0)
+        wanted = torch.from_numpy(np.where(own >= 0, at[own], -1))
+        without = self.keys.of(self.among_others(self.own_clips()))
+        return torch.where((wanted >= 0)[..., None, None], without[wanted], keys)
+
+    def own_clips(self) -> Clips:
+        "The enrolled clips with their scaled features."
+        own = self.own
+        classes = tuple(self.shape["classes"])
+        return Clips(own.ids, own.features, own.labels, classes, own.groups, present=own.present)
 
     def answers_of_scaled(self, scaled: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
         "The answers of the method beside it for clips less their speakers' offsets."

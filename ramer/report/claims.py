@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CANNOT', 'THRESHOLDS', 'MARGIN', 'Measure', 'Studies', 'WORDS', 'INCOMPLETE', 'AGAINST_OTHERS', 'ON_RETRIEVAL',
            'ON_DATABASES', 'ON_CORRELATION', 'CLAIMS', 'POOLED', 'GAINS', 'UNSEEN_GAINS', 'OVER_THE_MASK', 'DRAWN',
-           'USELESS_STORE', 'ENROLMENT', 'WEIGHTED', 'ON_ENROLMENT', 'OURS', 'CannotTest', 'Measured', 'no_needs',
-           'Claim', 'lines_of', 'empty_row', 'verdict_of', 'having', 'having_unlabelled', 'having_draws',
-           'having_enrolment', 'having_gaps', 'Runs', 'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain',
-           'worst_condition', 'is_whole', 'opponents_of', 'dev_score', 'best_other', 'share_of_bayes',
-           'median_of_conditions', 'times_as_long', 'adapting_seconds', 'kappa', 'agreements', 'agreement',
-           'never_worse_claim', 'gains_of', 'on_unseen_draws', 'against_learning', 'claimed_studies', 'ledger',
-           'with_discoveries', 'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell',
-           'claim_text', 'ledger_text', 'write_claims']
+           'USELESS_STORE', 'WEIGHTED', 'OURS', 'CannotTest', 'Measured', 'no_needs', 'Claim', 'lines_of', 'empty_row',
+           'verdict_of', 'having', 'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs',
+           'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole',
+           'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long',
+           'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws',
+           'against_learning', 'enrolment_claims', 'claimed_studies', 'ledger', 'with_discoveries', 'rule_text',
+           'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text', 'ledger_text',
+           'write_claims']
 
 # %% ../../nbs/report/66_claims.ipynb #168d8c52
 import numpy as np
@@ -627,26 +627,18 @@ USELESS_STORE = (
 )
 
 # %% ../../nbs/report/66_claims.ipynb #bf839cda
-ENROLMENT = (
-    Claim(
-        f"Enrolling gains {THRESHOLDS['enrolment_gain']:g} points",
-        f"{INCOMPLETE}, ramer-gated with a speaker's own clips in its store minus without",
-        gain("enrolled", "not enrolled"),
-        THRESHOLDS["enrolment_gain"],
-    ),
-    never_worse_claim("enrolling", "not enrolling", worst_condition("enrolled", "not enrolled")),
-)
+def against_learning(doing: str, arm: str, name: str) -> tuple[Claim, Claim]:
+    """The claims about enrolling against learning from the same clips.
 
-
-def against_learning(arm: str, name: str) -> tuple[Claim, Claim]:
-    "The claims about enrolling against learning from the same clips. name: of the arm, in words."
+    doing: enrolling, in words, as a sentence begins. name: of the arm, in words.
+    """
     better = Claim(
-        f"Enrolling is better than {name}",
+        f"{doing} is better than {name}",
         f"{INCOMPLETE}, enrolled minus {arm}",
         gain("enrolled", arm),
     )
     faster = Claim(
-        f"Enrolling is {THRESHOLDS['times_as_long']:g} times as fast as {name}",
+        f"{doing} is {THRESHOLDS['times_as_long']:g} times as fast as {name}",
         f"seconds to adapt to a speaker of {arm}, times those of enrolled",
         times_as_long(arm, "enrolled"),
         THRESHOLDS["times_as_long"],
@@ -656,18 +648,39 @@ def against_learning(arm: str, name: str) -> tuple[Claim, Claim]:
 
 
 WEIGHTED = "a regression in which a speaker's own clips weigh more"
-ON_ENROLMENT = (
-    *ENROLMENT,
-    *against_learning("zero-fill, trained on", "training zero-fill on"),
-    *against_learning("logistic, all clips, own ones weighted", WEIGHTED),
-)
+
+
+def enrolment_claims(doing: str, method: str, study: str) -> tuple[Claim, ...]:
+    """What enrolling a speaker's clips into a method shall be worth, by a study.
+
+    doing: that, in words, as a sentence begins.
+    """
+    claims = (
+        Claim(
+            f"{doing} gains {THRESHOLDS['enrolment_gain']:g} points",
+            f"{INCOMPLETE}, {method} with a speaker's own clips in its store minus without",
+            gain("enrolled", "not enrolled"),
+            THRESHOLDS["enrolment_gain"],
+        ),
+        never_worse_claim(
+            doing.replace("Enrolling", "enrolling"),
+            doing.replace("Enrolling", "not enrolling"),
+            worst_condition("enrolled", "not enrolled"),
+        ),
+        *against_learning(doing, "zero-fill, trained on", "training zero-fill on"),
+        *against_learning(doing, "logistic, all clips, own ones weighted", WEIGHTED),
+    )
+    return tuple(replace(claim, needs=having_enrolment, study=study) for claim in claims)
+
+
 OURS = (
     POOLED
     + GAINS
     + UNSEEN_GAINS
     + OVER_THE_MASK
     + USELESS_STORE
-    + tuple(replace(c, needs=having_enrolment, study="enrolment") for c in ON_ENROLMENT)
+    + enrolment_claims("Enrolling", "ramer-gated", "enrolment")
+    + enrolment_claims("Enrolling into ramer-pooled", "ramer-pooled", "adapting")
 )
 
 # %% ../../nbs/report/66_claims.ipynb #860583da
