@@ -8,8 +8,8 @@ __all__ = ['FITTED', 'vote_weights', 'count_votes', 'n_slots', 'slots_of', 'KeyM
            'EpisodeStore', 'Episodes', 'smoothed_train_keys', 'vote_score', 'train_keys', 'LinearAnswers', 'fit_linear',
            'Evidence', 'soften', 'Mixture', 'spread', 'Gate', 'GateBatch', 'join_evidence', 'join_batches', 'fit_gate',
            'gate_for', 'own_rows', 'Voters', 'labels_and_weights', 'gather_voters', 'drawn_hits', 'evidence_of',
-           'evidence_without', 'Keyed', 'check_exclusion', 'Voting', 'FirstAnswers', 'learned_answers', 'gate_batch',
-           'enrolled_gate_batch', 'gate_batches', 'check_groups', 'Gated', 'Explanation', 'mean_cosines',
+           'evidence_without', 'Keyed', 'check_exclusion', 'Searching', 'Voting', 'FirstAnswers', 'learned_answers',
+           'gate_batch', 'enrolled_gate_batch', 'gate_batches', 'check_groups', 'Gated', 'Explanation', 'mean_cosines',
            'explanation_of', 'Explaining', 'Beside', 'GatedRetrieval']
 
 # %% ../../nbs/methods/32_gated.ipynb #5b68aa0a
@@ -891,10 +891,6 @@ class Keyed(Method):
         "The answers of the method that it stands beside: (N, C). mask: (N, M) bool."
         return super().predict_proba(clips, mask)  # type: ignore[safe-super]  # of the next class
 
-    def first_and_scaled(self, clips: Clips, mask: np.ndarray) -> tuple[np.ndarray, Clips]:
-        "The `first_answers` (N, C), and the scaled clips, with what the mask leaves."
-        return self.first_answers(clips, mask), self.scale(clips.hide(mask))
-
     def learned_codes(self, n_modalities: int) -> np.ndarray:
         "The codes of the conditions that are learned: (n,) int64. Default: all."
         return condition_codes(n_modalities)
@@ -940,8 +936,8 @@ def check_exclusion(config: Config) -> None:
         )
 
 # %% ../../nbs/methods/32_gated.ipynb #e11ed83e
-class Voting(Keyed):
-    "A Keyed method whose stored clips vote; see `Keyed`."
+class Searching(Keyed):
+    "A Keyed method that finds a clip's voters; see `Keyed`."
 
     def among_others(self, clips: Clips) -> Clips:
         "Scaled clips as they are compared with stored ones. Default: as they are."
@@ -985,6 +981,10 @@ class Voting(Keyed):
         own = own_rows(store, clips.ids, clips.groups, condition)
         own_keys = self.own_keys(store, own)
         return gather_voters(self.keys, queries, condition, store, hits, own, own_keys)
+
+# %% ../../nbs/methods/32_gated.ipynb #9143e8c1
+class Voting(Searching):
+    "A Keyed method whose stored clips vote; see `Keyed`."
 
     @torch.no_grad()
     def evidence(
@@ -1104,6 +1104,10 @@ class Gated(Voting):
     def make_gate(self, dev: Clips) -> Gate:
         "A gate fitted to the `gate_batches` of labelled dev clips."
         return gate_for(len(dev.modalities), gate_batches(self, dev), self.config)
+
+    def first_and_scaled(self, clips: Clips, mask: np.ndarray) -> tuple[np.ndarray, Clips]:
+        "The `first_answers` (N, C), and the scaled clips, with what the mask leaves."
+        return self.first_answers(clips, mask), self.scale(clips.hide(mask))
 
     def weighed(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
         "Shares (B, 4) and the four answers (B, 4, C), as the gate gives them."

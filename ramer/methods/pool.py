@@ -7,7 +7,8 @@ __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPD
            'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_SHARES', 'TYPICAL_OWN', 'softened', 'likeliest_exponent',
            'drawn_rows', 'FewTrees', 'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps',
            'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in',
-           'SpeakerOffsets', 'OwnGate', 'own_gate_batch', 'OffsetFromOthers', 'SavedOffsets', 'PooledRetrieval']
+           'SpeakerOffsets', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnGated', 'SavedOffsets',
+           'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
 import copy
@@ -429,16 +430,66 @@ def own_gate_batch(
     return gate_batch(twin, twin.scale(left), first, twin.store, 1.0)
 
 # %% ../../nbs/methods/33_pool.ipynb #ff9ad7b2
-class OffsetFromOthers(Beside):
-    """A method whose enrolled clips say, too, how their speakers differ from others.
-
-    own: the enrolled clips' scaled features as they are, in a store. A subclass's next class has
-    `answers_of_scaled`.
-    """
+class OwnClips(Beside):
+    """A method that keeps the scaled features of enrolled clips, as they are, in a store `own`."""
 
     stores = ("store", "own")
-    offsets: SpeakerOffsets
     own: RetrievalStore
+
+    def enrol(self, clips: Clips) -> Self:
+        "As `Keyed`, and their features are kept for the offsets of their speakers."
+        self.let_go()
+        clips = clips.in_classes(self.shape["classes"])
+        super().enrol(clips)
+        features = self.scale(clips).features
+        self.own.add(clips.ids, features, clips.labels, clips.groups, clips.present)
+        return self
+
+    def let_go(self) -> None:
+        "Forget the features of clips that are no longer in the store."
+        is_gone = ~np.isin(self.own.ids, self.store.ids)
+        if is_gone.any():
+            self.own.remove(self.own.ids[is_gone])
+
+    def own_clips(self) -> Clips:
+        "The enrolled clips with their scaled features."
+        own = self.own
+        classes = tuple(self.shape["classes"])
+        return Clips(own.ids, own.features, own.labels, classes, own.groups, present=own.present)
+
+
+class OffsetFromOthers(OwnClips):
+    "A method whose enrolled clips say, too, how their speakers differ from others."
+
+    offsets: SpeakerOffsets
+
+    def among_others(self, clips: Clips) -> Clips:
+        "Scaled clips less their speakers' offsets, by the labels in the store."
+        if not len(self.own):
+            return clips
+        known = rows_in(self.store, self.own.ids)
+        labels = np.where(known >= 0, self.store.labels[known], -1)
+        return self.offsets.taken_off(clips, self.own, labels)
+
+    def own_keys(self, store: KeyStore, own: np.ndarray) -> Tensor:
+        "Keys of the speaker's own clips, less its offset, too: (B, E, M, width). own: (B, E)."
+        keys = store.at(own)
+        if not len(self.own):
+            return keys
+        known = rows_in(store, self.own.ids)
+        at = np.full(len(store), -1)
+        at[known[known >= 0]] = np.flatnonzero(known >= 0)
+        wanted = torch.from_numpy(np.where(own >= 0, at[own], -1))
+        without = self.keys.of(self.among_others(self.own_clips()))
+        return torch.where((wanted >= 0)[..., None, None], without[wanted], keys)
+
+# %% ../../nbs/methods/33_pool.ipynb #9c12189c
+class OwnGated(OffsetFromOthers):
+    """An OffsetFromOthers method with a gate for speakers who have clips in the store.
+
+    Its next class has `answers_of_scaled`.
+    """
+
     own_gate: OwnGate
 
     def fit_retrieval(self, train: Clips, dev: Clips) -> Self:
@@ -461,47 +512,6 @@ class OffsetFromOthers(Beside):
         gate.load_state_dict(self.gate.state_dict(), strict=False)
         return gate
 
-    def enrol(self, clips: Clips) -> Self:
-        "As `Keyed`, and their features are kept for the offsets of their speakers."
-        self.let_go()
-        clips = clips.in_classes(self.shape["classes"])
-        super().enrol(clips)
-        features = self.scale(clips).features
-        self.own.add(clips.ids, features, clips.labels, clips.groups, clips.present)
-        return self
-
-    def let_go(self) -> None:
-        "Forget the features of clips that are no longer in the store."
-        is_gone = ~np.isin(self.own.ids, self.store.ids)
-        if is_gone.any():
-            self.own.remove(self.own.ids[is_gone])
-
-    def among_others(self, clips: Clips) -> Clips:
-        "Scaled clips less their speakers' offsets, by the labels in the store."
-        if not len(self.own):
-            return clips
-        known = rows_in(self.store, self.own.ids)
-        labels = np.where(known >= 0, self.store.labels[known], -1)
-        return self.offsets.taken_off(clips, self.own, labels)
-
-    def own_keys(self, store: KeyStore, own: np.ndarray) -> Tensor:
-        "Keys of the speaker's own clips, less its offset, too: (B, E, M, width). own: (B, E)."
-        keys = store.at(own)
-        if not len(self.own):
-            return keys
-        known = rows_in(store, self.own.ids)
-        at = np.full(len(store), -1)
-        at[known[known >= 0]] = np.flatnonzero(known >= 0)
-        wanted = torch.from_numpy(np.where(own >= 0, at[own], -1))
-        without = self.keys.of(self.among_others(self.own_clips()))
-        return torch.where((wanted >= 0)[..., None, None], without[wanted], keys)
-
-    def own_clips(self) -> Clips:
-        "The enrolled clips with their scaled features."
-        own = self.own
-        classes = tuple(self.shape["classes"])
-        return Clips(own.ids, own.features, own.labels, classes, own.groups, present=own.present)
-
     def answers_of_scaled(self, scaled: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
         "The answers of the method beside it for clips less their speakers' offsets."
         return super().answers_of_scaled(self.among_others(scaled), mask)  # type: ignore[misc]
@@ -517,8 +527,8 @@ class OffsetFromOthers(Beside):
         return shares, torch.where(knows[:, None, None], own_answers, answers)
 
 # %% ../../nbs/methods/33_pool.ipynb #4565e570
-class SavedOffsets(OffsetFromOthers):
-    "An OffsetFromOthers method on disk."
+class SavedOffsets(OwnGated):
+    "An OwnGated method on disk."
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "Tensors and facts that `restore` needs beside the stores."

@@ -258,7 +258,7 @@ def judged_in(
     judged = {condition: judge(predict, condition) for condition in conditions}
     return judged, time.perf_counter() - start
 
-
+# %% ../../nbs/studies/62_store_value.ipynb #4116eec1
 def enrolment_answers(ways: Mapping[str, EnrolmentAnswer]) -> AnswerArm:
     """The `answers` of a study of enrolment: each arm's by a method that is fitted once for all.
 
