@@ -1,4 +1,4 @@
-"""What `ramer-gated` costs: training beside zero-fill's, answers beside RAMER's, in one run.
+"""What our methods cost: training beside zero-fill, answers beside RAMER, in one run.
 
 Writes results/bench/contest.csv: a row per stage and method with medians, least and most over the
 repeats, of seconds and processor seconds, and of their ratio to the method it is held against,
@@ -27,7 +27,7 @@ from ramer.methods.registry import configure, make_method
 SHAPED = WORLDS["mer2024-shaped"]
 METHODS = ("zero", "ramer", "ramer-gated", "ramer-pooled")
 MEASURES = ("seconds", "cpu")
-# stage: (held against, the most that the ratio of `ramer-gated` may be)
+# stage: (held against, the most that the ratio of ours may be)
 AGAINST = {"training": ("zero", 3.0), "an answer": ("ramer", 1.5)}
 
 
