@@ -24,7 +24,7 @@ from .evaluation.audit import find_leaks, findings_text
 from .evaluation.metrics import METRICS, confusion_matrix, grouped_confusions, ua
 from .evaluation.protocol import cut_dev, judged_conditions, make_judge
 from .evaluation.statistics import Estimate
-from .methods.base import Method
+from .methods.base import Method, store_names
 from .methods.rag import asked_of
 from .methods.registry import configure, make_method
 
@@ -313,7 +313,7 @@ class Receipt:
 
 def stores_of(method: Method) -> list[Any]:
     "The stores of a fitted method. Raises ValueError if it has none."
-    names = [name for name in getattr(method, "stores", ("store",)) if name in vars(method)]
+    names = store_names(method)
     if not names:
         raise ValueError(
             f"{method.config.method!r} keeps no store, so clips cannot be enrolled or forgotten; "

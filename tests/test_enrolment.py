@@ -11,7 +11,7 @@ from ramer.conditions import condition_mask
 from ramer.data.worlds import WORLDS, sample
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import forget
-from ramer.studies.leaks import copy_of
+from ramer.methods.base import copy_of
 
 pytest.importorskip("tabm", reason="ramer-pooled needs ramer[compare]")
 

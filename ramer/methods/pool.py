@@ -11,7 +11,6 @@ __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPD
            'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
-import copy
 import math
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from typing import Any, NamedTuple, Self, cast
 from ..conditions import Condition, by_condition, condition_codes
 from ..data.clips import Clips, Scaler
-from .base import Method, asked
+from .base import Method, asked, copy_of
 from ramer.methods.classical import (
     LANDMARKS,
     Boosting,
@@ -421,10 +420,7 @@ def own_gate_batch(
     left = dev[~is_stored & np.isin(dev.groups, dev.groups[is_stored])]
     if not len(left):
         return None
-    twin = copy.copy(method)
-    for name in method.stores:
-        setattr(twin, name, copy.copy(getattr(method, name)))
-    twin.enrol(dev[is_stored])
+    twin = copy_of(method).enrol(dev[is_stored])
     codes = twin.learned_codes(len(dev.modalities))
     first = learned_answers(twin.first_answers, codes, left)
     return gate_batch(twin, twin.scale(left), first, twin.store, 1.0)

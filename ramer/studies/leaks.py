@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['LEAKS', 'LEADING', 'STORING', 'FIRST_DROPPED', 'TRAINED_LIKE', 'RETRIEVING', 'BETWEEN', 'ROWS', 'LEAKED', 'MEANING',
-           'RELEASED', 'BEGIN', 'END', 'joined', 'label_trained_features', 'Answering', 'halves', 'copy_of', 'Training',
+           'RELEASED', 'BEGIN', 'END', 'joined', 'label_trained_features', 'Answering', 'halves', 'Training',
            'trainings', 'forged_stage1', 'leaks_of', 'leaky_methods', 'leak_run', 'answering_lines', 'collect_leaks',
            'read_leaks', 'with_leak', 'compared_arms', 'inflation_table', 'inflation_rows', 'inflation_view',
            'signature', 'leak_scores', 'draw_leaks', 'leak_legend', 'draw_inflation', 'read_choice', 'leak_table',
            'signature_parts', 'choice_parts', 'inflation_text', 'write_leaks', 'leading_rows', 'leaks_block']
 
 # %% ../../nbs/studies/54_leaks.ipynb #373d3f73
-import copy
 import json
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ from ..data.clips import Clips, Scaler
 from ..data.datasets import load_dataset
 from ..evaluation.protocol import make_judge, train_and_dev
 from ..io import write_text
-from ..methods.base import Method
+from ..methods.base import Method, copy_of
 from ..methods.config import Config
 from ..methods.encoders import vectors
 from ..methods.pretraining import Stage1, pretrain
@@ -176,15 +175,6 @@ class Answering:
 def halves(groups: np.ndarray) -> np.ndarray:
     "(N,) bool: every other clip of each group."
     return pd.Series(groups).groupby(groups).cumcount().to_numpy() % 2 == 0
-
-
-def copy_of(method: Method) -> Method:
-    "A method that shares the networks of another but not its stores."
-    twin: Any = copy.copy(method)
-    for name in getattr(method, "stores", ("store",)):
-        if name in vars(method):
-            setattr(twin, name, copy.copy(getattr(method, name)))
-    return twin
 
 # %% ../../nbs/studies/54_leaks.ipynb #49ca1e53
 class Training(NamedTuple):

@@ -17,26 +17,24 @@ from dataclasses import replace
 from functools import partial
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.linear_model import LogisticRegression
-from typing import Any, cast
+from typing import Any
 from ..conditions import condition_codes
 from ..data.clips import Clips, Scaler
 from ..data.folds import Dataset
 from ..evaluation.protocol import PredictProba, make_judge
+from ..methods.base import copy_of
 from ..methods.config import Config
 from ..methods.gated import Gated, LinearAnswers, fit_linear, learned_answers
 from ..methods.pool import EXPERTS, PooledRetrieval, SpeakerOffsets, drawn_rows, summed
 from ..methods.registry import DEFAULTS
 from .engine import Answer, ArmFields, Study, StudyContext, named
 from ..retrieval.store import RetrievalStore
-from .leaks import copy_of
 from ramer.studies.store_value import (
     PARTS,
+    ENROLLED,
     EnrolmentAnswer,
     PartAnswer,
-    SpeakerModels,
     between_arms,
-    by_speaker,
     enrolment_answers,
     logistic_of_all,
     not_enrolled,
@@ -46,6 +44,7 @@ from ramer.studies.store_value import (
     with_enrolled,
     without_enrolled,
     without_votes,
+    weighted_regressions,
     zero_fill_further,
 )
 
@@ -253,7 +252,7 @@ CENTRING_STUDY = Study(
 # %% ../../nbs/studies/63_pooling.ipynb #e9917290
 def votes_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
     "The enrolled clips vote, and say nothing of how their speakers differ."
-    twin = cast(PooledRetrieval, copy_of(method))
+    twin = copy_of(method)
     unknown = {m: np.full_like(ratio, np.inf) for m, ratio in method.offsets.ratio.items()}
     twin.offsets = method.offsets._replace(ratio=unknown)
     return twin.enrol(enrolled).predict_proba
@@ -261,7 +260,7 @@ def votes_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> Predi
 
 def offsets_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
     "The pool's answers for clips less their speakers' offsets; nothing votes."
-    return cast(PooledRetrieval, copy_of(method)).enrol(enrolled).first_answers
+    return copy_of(method).enrol(enrolled).first_answers
 
 
 def regression_less_offsets(method: Gated, train: Clips, enrolled: Clips) -> PredictProba:
@@ -276,16 +275,12 @@ def regression_less_offsets(method: Gated, train: Clips, enrolled: Clips) -> Pre
     def less_offsets(clips: Clips) -> Clips:
         return offsets.taken_off(scaler(clips), own, enrolled.labels)
 
-    make = partial(LogisticRegression, C=0.1, max_iter=2000)
-    return by_speaker(enrolled, SpeakerModels(make, less_offsets, train))
+    return weighted_regressions(enrolled, less_offsets, train)
 
 # %% ../../nbs/studies/63_pooling.ipynb #11df055e
 BY_POOL: dict[str, EnrolmentAnswer] = {
     "not enrolled": not_enrolled,
-    "enrolled, 1 of each class": partial(with_enrolled, each=1),
-    "enrolled, 2 of each class": partial(with_enrolled, each=2),
-    "enrolled, 4 of each class": partial(with_enrolled, each=4),
-    "enrolled": with_enrolled,
+    **ENROLLED,
     "votes alone": votes_alone,
     "offsets alone": offsets_alone,
 }

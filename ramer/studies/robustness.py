@@ -44,7 +44,7 @@ from ..data.worlds import WORLDS, Geometry, World, cluster_log_likelihood, world
 from ..evaluation.metrics import METRICS
 from ..evaluation.protocol import PredictProba, Prediction, Protocol, cut_dev, judge_under
 from ..evaluation.statistics import Estimate
-from ..methods.base import Method
+from ..methods.base import Method, copy_of
 from ..methods.config import Config
 from ..methods.encoders import hidden_features
 from ..report.figures import COLORS
@@ -66,7 +66,7 @@ from ramer.studies.engine import (
     retrieved,
 )
 from .figures import draw_cases
-from .leaks import copy_of, joined
+from .leaks import joined
 from .text import describe_contrasts
 
 # %% ../../nbs/studies/61_robustness.ipynb #eb1ab624
