@@ -1220,7 +1220,8 @@ class Explaining(Gated):
         first, linear = (shares[:, :2, None] * answers[:, :2]).numpy().swapaxes(0, 1)
         each = first / np.where(total > 0, total, 1)
         parts = {name: each * part for name, part in own.items()}
-        beside = {"linear": linear} if self.has_regressions else {}
+        is_given = self.has_regressions or linear.any()
+        beside = {"linear": linear} if is_given else {}
         return explanation_of(voters, own_cosines, shares, parts | beside, self.store)
 
 # %% ../../nbs/methods/32_gated.ipynb #d33caea6

@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
-           'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_SHARES', 'TYPICAL_OWN', 'softened', 'likeliest_exponent',
-           'drawn_rows', 'FewTrees', 'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps',
-           'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in',
-           'SpeakerOffsets', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnGated', 'SavedOffsets',
-           'PooledRetrieval']
+           'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'OWN_SHARES',
+           'TYPICAL_OWN', 'T', 'OF_SPEAKERS', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of',
+           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
+           'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets', 'OwnRegressions',
+           'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnRegressed',
+           'OwnGated', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
 import math
 import numpy as np
 import torch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from scipy.special import log_softmax
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
-from torch.nn import functional as F
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 from ..conditions import Condition, by_condition, condition_codes
 from ..data.clips import Clips, Scaler
 from .base import Method, asked, copy_of
@@ -31,6 +33,7 @@ from ramer.methods.classical import (
     Discriminant,
     KernelSpecialists,
     TabM,
+    feature_table,
     shown,
 )
 from .config import Config
@@ -42,10 +45,14 @@ from ramer.methods.gated import (
     Gate,
     GateBatch,
     KeyStore,
+    LinearAnswers,
+    Voters,
     check_exclusion,
+    fit_linear,
     gate_batch,
     gate_for,
     learned_answers,
+    n_slots,
     soften,
 )
 from .pretraining import learnable, network_shape
@@ -343,6 +350,13 @@ def rows_in(store: RetrievalStore, ids: np.ndarray) -> np.ndarray:
     return np.array([store.row_of.get(name, -1) for name in ids.tolist()], int)
 
 
+def as_they_are(clips: Clips) -> RetrievalStore:
+    "A store of scaled clips, their features as they are."
+    store = RetrievalStore(unit_length=False)
+    store.add(clips.ids, clips.features, clips.labels, clips.groups, clips.present)
+    return store
+
+
 class SpeakerOffsets(NamedTuple):
     """How speakers differ, learned from scaled train clips.
 
@@ -362,6 +376,10 @@ class SpeakerOffsets(NamedTuple):
             speakers = np.unique(clips.groups[has], return_inverse=True)[1]
             ratio[m] = variance_ratio(seen - means[m][labels], speakers)
         return cls(means, ratio)
+
+    def without(self, clips: Clips) -> Clips:
+        "Scaled, labelled clips less the offsets that the other clips of their speakers show."
+        return self.taken_off(clips, as_they_are(clips), clips.labels)
 
     def residuals(
         self, modality: str, own: RetrievalStore, labels: np.ndarray
@@ -390,6 +408,84 @@ class SpeakerOffsets(NamedTuple):
             features[modality] = (x - offsets * has[:, None]).astype(np.float32)
         return clips.with_features(**features)
 
+# %% ../../nbs/methods/33_pool.ipynb #fb191798
+OWN_PENALTY = 10.0  # of the squared weights of the regression for all
+OWN_WEIGHT = 20.0  # how many train clips a speaker's own clip counts as
+LEAST_PROBABILITY = 1e-6  # of a class, before own clips move it
+
+
+class OwnRegressions(LinearAnswers):
+    """A regression for each condition, and how far its weights may be moved.
+
+    scatter: (D + 1, D + 1), the sum of products of a train clip's features and a 1. curvature:
+    (n,), the mean of p (1 - p) over clips and classes, by slot.
+    """
+
+    def __init__(self, dims: dict[str, int], classes: int) -> None:
+        super().__init__(dims, classes)
+        width = sum(self.widths) + 1
+        self.scatter = nn.Parameter(torch.zeros(width, width), requires_grad=False)
+        self.curvature = nn.Parameter(torch.zeros(n_slots(len(dims))), requires_grad=False)
+
+    def table(self, clips: Clips, code: int) -> np.ndarray:
+        "The features that a condition has, and a 1: (N, D + 1) float64; 0 for what is missing."
+        columns = np.nan_to_num(feature_table(clips, clips.present))[:, self.columns(code)]
+        return np.hstack([columns, np.ones((len(clips), 1))]).astype(np.float64)
+
+    @torch.no_grad()
+    def logarithms(self, clips: Clips, code: int) -> np.ndarray:
+        "Of the answers of the regression for all: (N, C)."
+        answers = self(vectors(clips), code).double().numpy()
+        return np.log(np.maximum(answers, LEAST_PROBABILITY))
+
+    def precision(self, code: int) -> np.ndarray:
+        "The precision (D + 1, D + 1) that the train clips give to the weights of each class."
+        kept = np.flatnonzero(np.append(self.columns(code), True))
+        scatter = self.scatter.numpy()[np.ix_(kept, kept)].astype(np.float64)
+        return OWN_PENALTY * np.eye(len(kept)) + float(self.curvature[self.slot(code)]) * scatter
+
+
+def fit_own(
+    clips: Clips, dims: dict[str, int], config: Config, codes: np.ndarray
+) -> OwnRegressions:
+    "OwnRegressions under the conditions with these codes, of scaled clips less offsets."
+    found = OwnRegressions(dims, len(clips.classes))
+    fit_linear(found, clips, replace(config, penalty=OWN_PENALTY), codes)
+    whole = found.table(clips, int(condition_codes(len(dims)).max()))
+    found.scatter[:] = torch.from_numpy(whole.T @ whole)
+    for code in codes.tolist():
+        rows = Condition.from_code(code, clips.modalities).rows(clips.present)
+        answers = found(vectors(clips[rows]), code)
+        if len(rows):
+            found.curvature[found.slot(code)] = (answers * (1 - answers)).mean()
+    return found
+
+
+def movement(
+    own: np.ndarray, logarithms: np.ndarray, labels: np.ndarray, precision: np.ndarray
+) -> np.ndarray:
+    """How far own clips move the weights of a regression: (D + 1, C).
+
+    own: (n, D + 1), their table. logarithms: (n, C), of their answers before. labels: (n,) int.
+    precision: (D + 1, D + 1), of each class's weights.
+    """
+    reach = cho_solve(cho_factor(precision), own.T)
+    values, vectors_of = np.linalg.eigh(own @ reach)
+    kept = values > 1e-9 * values[-1]
+    scale = np.sqrt(values[kept])
+    axes = vectors_of[:, kept] * scale  # of what the clips can move, one unit likely in each
+    truth = np.eye(logarithms.shape[1])[labels]
+
+    def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        along = flat.reshape(len(scale), -1)
+        answers = log_softmax(logarithms + axes @ along, 1)
+        slope = OWN_WEIGHT * axes.T @ (np.exp(answers) - truth) + along
+        return (along**2).sum() / 2 - OWN_WEIGHT * (answers * truth).sum(), slope.ravel()
+
+    start = np.zeros(len(scale) * truth.shape[1])
+    best = minimize(cost, start, jac=True, method="L-BFGS-B").x.reshape(len(scale), -1)
+    return reach @ (vectors_of[:, kept] / scale) @ best
+
 # %% ../../nbs/methods/33_pool.ipynb #42bb0968
 OWN_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 2)  # of dev clips that are enrolled
 TYPICAL_OWN = 8  # clips of a speaker at which their number changes nothing
@@ -400,13 +496,15 @@ class OwnGate(Gate):
 
     def __init__(self, n_modalities: int, start: float = -2.0) -> None:
         super().__init__(n_modalities, start)
-        self.by_number = nn.Parameter(torch.zeros(()))
+        self.by_number = nn.Parameter(torch.zeros(2))  # for the regression, for the votes
 
     def log_shares(self, e: Evidence) -> Tensor:
         "The logarithms of the shares, up to a constant: (B, 4)."
         relative = torch.log(e.own_clips.clamp(min=1) / TYPICAL_OWN)
-        more = self.by_number * relative
-        return super().log_shares(e) + F.pad(more[:, None], (3, 0))
+        regression, votes = (self.by_number[:, None] * relative).unbind()
+        nothing = torch.zeros_like(votes)
+        more = torch.stack([nothing, regression, nothing, votes], 1)
+        return super().log_shares(e) + more
 
 
 def own_gate_batch(
@@ -426,6 +524,9 @@ def own_gate_batch(
     return gate_batch(twin, twin.scale(left), first, twin.store, 1.0)
 
 # %% ../../nbs/methods/33_pool.ipynb #ff9ad7b2
+T = TypeVar("T")
+
+
 class OwnClips(Beside):
     """A method that keeps the scaled features of enrolled clips, as they are, in a store `own`."""
 
@@ -459,13 +560,28 @@ class OffsetFromOthers(OwnClips):
 
     offsets: SpeakerOffsets
 
+    def of_own(self, name: Any, make: Callable[[], T]) -> T:
+        """What `make` derives from the enrolled clips; made anew after a change of these.
+
+        All changes but `let_go`, which makes them fewer, change the store, too.
+        """
+        return self.store.derived((name, len(self.own)), make)
+
+    def own_labels(self) -> np.ndarray:
+        "The labels of the enrolled clips in the store, -1 for one that has gone: (E,) int."
+        known = rows_in(self.store, self.own.ids)
+        return np.where(known >= 0, self.store.labels[known], -1)
+
     def among_others(self, clips: Clips) -> Clips:
         "Scaled clips less their speakers' offsets, by the labels in the store."
         if not len(self.own):
             return clips
-        known = rows_in(self.store, self.own.ids)
-        labels = np.where(known >= 0, self.store.labels[known], -1)
+        labels = self.of_own("labels of own clips", self.own_labels)
         return self.offsets.taken_off(clips, self.own, labels)
+
+    def own_without(self) -> Clips:
+        "The enrolled clips, scaled, less the offsets that the others of a speaker show."
+        return self.of_own("own clips", lambda: self.among_others(self.own_clips()))
 
     def own_keys(self, store: KeyStore, own: np.ndarray) -> Tensor:
         "Keys of the speaker's own clips, less its offset, too: (B, E, M, width). own: (B, E)."
@@ -476,12 +592,63 @@ class OffsetFromOthers(OwnClips):
         at = np.full(len(store), -1)
         at[known[known >= 0]] = np.flatnonzero(known >= 0)
         wanted = torch.from_numpy(np.where(own >= 0, at[own], -1))
-        without = self.keys.of(self.among_others(self.own_clips()))
+        without = self.of_own("keys of own clips", lambda: self.keys.of(self.own_without()))
         return torch.where((wanted >= 0)[..., None, None], without[wanted], keys)
 
+# %% ../../nbs/methods/33_pool.ipynb #054e6b2c
+class OwnRegressed(OffsetFromOthers):
+    "An OffsetFromOthers method with regressions that a speaker's enrolled clips move."
+
+    own_linear: OwnRegressions
+
+    def moves(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
+        """The `movement` by a speaker's own clips that have all of a condition.
+
+        itself: a row of `own` that does not count, or -1. None where no labelled clip is left.
+        """
+
+        def make() -> np.ndarray | None:
+            labels = self.of_own("labels of own clips", self.own_labels)
+            rows = condition.rows(self.own.present)
+            rows = rows[(self.own.groups[rows] == speaker) & (labels[rows] >= 0) & (rows != itself)]
+            if not len(rows):
+                return None
+            own, code = self.own_without()[rows], condition.code
+            table = self.own_linear.table(own, code)
+            before = self.own_linear.logarithms(own, code)
+            return movement(table, before, labels[rows], self.own_linear.precision(code))
+
+        return self.of_own(("moves", speaker, itself, condition.code), make)
+
+    def own_answers(self, clips: Clips, condition: Condition) -> Tensor:
+        "The moved regressions' answers for scaled clips: (B, C), zero where none is moved."
+        code, classes = condition.code, len(self.shape["classes"])
+        answers = np.zeros((len(clips), classes))
+        known = np.flatnonzero(np.isin(clips.groups, self.own.groups))
+        if len(known) and self.own_linear.fitted[self.own_linear.slot(code)]:
+            among = self.among_others(clips[known])
+            table = self.own_linear.table(among, code)
+            before = self.own_linear.logarithms(among, code)
+            itself = rows_in(self.own, among.ids)
+            for speaker, row in dict.fromkeys(zip(among.groups.tolist(), itself.tolist())):
+                moves = self.moves(speaker, row, condition)
+                if moves is not None:
+                    rows = (among.groups == speaker) & (itself == row)
+                    answers[known[rows]] = softmax(before[rows] + table[rows] @ moves, 1)
+        return torch.from_numpy(answers).float()
+
+    def evidence(
+        self, clips: Clips, condition: Condition, first: np.ndarray, voters: Voters | None
+    ) -> Evidence:
+        "As `Voting`; in the place of a regression is the one that a speaker's clips have moved."
+        evidence = super().evidence(clips, condition, first, voters)
+        if not len(self.own):
+            return evidence
+        return evidence._replace(linear=self.own_answers(clips, condition))
+
 # %% ../../nbs/methods/33_pool.ipynb #9c12189c
-class OwnGated(OffsetFromOthers):
-    """An OffsetFromOthers method with a gate for speakers who have clips in the store.
+class OwnGated(OwnRegressed):
+    """An OwnRegressed method with a gate for speakers who have clips in the store.
 
     Its next class has `answers_of_scaled`.
     """
@@ -489,9 +656,12 @@ class OwnGated(OffsetFromOthers):
     own_gate: OwnGate
 
     def fit_retrieval(self, train: Clips, dev: Clips) -> Self:
-        "What `Gated` has, the offsets of speakers, and a gate for those that are known."
+        "What `Gated` has, and for speakers that are known offsets, regressions and a gate."
         self.own = RetrievalStore(unit_length=False)
-        self.offsets = SpeakerOffsets.fit(self.scale(train))
+        scaled = self.scale(train)
+        self.offsets = SpeakerOffsets.fit(scaled)
+        without, codes = self.offsets.without(scaled), self.learned_codes(len(train.modalities))
+        self.own_linear = fit_own(without, self.compared_dims, self.config, codes)
         super().fit_retrieval(train, dev)
         generator = np.random.default_rng(self.config.seed)
         with deterministic(self.config.seed + 4):
@@ -523,14 +693,18 @@ class OwnGated(OffsetFromOthers):
         return shares, torch.where(knows[:, None, None], own_answers, answers)
 
 # %% ../../nbs/methods/33_pool.ipynb #4565e570
+OF_SPEAKERS = ("own_gate", "own_linear")  # the parts with tensors
+
+
 class SavedOffsets(OwnGated):
     "An OwnGated method on disk."
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "Tensors and facts that `restore` needs beside the stores."
         tensors, facts = super().state()
-        for name, value in self.own_gate.state_dict().items():
-            tensors[f"own_gate.{name}"] = value
+        for part in OF_SPEAKERS:
+            state = getattr(self, part).state_dict()
+            tensors |= {f"{part}.{name}": value for name, value in state.items()}
         for part, columns in self.offsets._asdict().items():
             tensors |= {f"offset_{part}.{m}": torch.from_numpy(x) for m, x in columns.items()}
         return tensors, facts
@@ -551,7 +725,9 @@ class SavedOffsets(OwnGated):
             parts[part] = {m: x.numpy() for m, x in kept.items()}
         self.offsets = SpeakerOffsets(**parts)
         self.own_gate = OwnGate(len(self.shape["dims"])).eval()
-        self.own_gate.load_state_dict(with_prefix(tensors, "own_gate."))
+        self.own_linear = OwnRegressions(self.compared_dims, len(self.shape["classes"]))
+        for part in OF_SPEAKERS:
+            getattr(self, part).load_state_dict(with_prefix(tensors, f"{part}."))
         has_own = (folder / "own").exists()
         self.own = load_store(folder / "own") if has_own else RetrievalStore(unit_length=False)
 
@@ -560,8 +736,8 @@ class PooledRetrieval(SavedOffsets, Pool):
     """A pool of experts, and the votes of neighbours under trained keys; a gate mixes them.
 
     After `fit`, `store` is a KeyStore of the labelled train clips. Clips may be enrolled, corrected
-    or removed, and answers follow; enrolled clips also say how their speakers differ. Raises
-    ValueError for a rule of exclusion other than "group" and "id".
+    or removed, and answers follow; enrolled clips also say how their speakers differ, and move a
+    regression. Raises ValueError for a rule of exclusion other than "group" and "id".
     """
 
     has_regressions = False

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CANNOT', 'THRESHOLDS', 'MARGIN', 'Measure', 'Studies', 'WORDS', 'INCOMPLETE', 'AGAINST_OTHERS', 'ON_RETRIEVAL',
            'ON_DATABASES', 'ON_CORRELATION', 'CLAIMS', 'POOLED', 'GAINS', 'UNSEEN_GAINS', 'OVER_THE_MASK', 'DRAWN',
-           'USELESS_STORE', 'WEIGHTED', 'OURS', 'CannotTest', 'Measured', 'no_needs', 'Claim', 'lines_of', 'empty_row',
-           'verdict_of', 'having', 'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs',
-           'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole',
-           'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long',
-           'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws',
-           'against_learning', 'enrolment_claims', 'claimed_studies', 'ledger', 'with_discoveries', 'rule_text',
-           'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text', 'ledger_text',
-           'write_claims']
+           'USELESS_STORE', 'WEIGHTED', 'LESS_OFFSETS', 'INTO_POOL', 'OURS', 'CannotTest', 'Measured', 'no_needs',
+           'Claim', 'lines_of', 'empty_row', 'verdict_of', 'having', 'having_unlabelled', 'having_draws',
+           'having_enrolment', 'having_gaps', 'Runs', 'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain',
+           'worst_condition', 'is_whole', 'opponents_of', 'dev_score', 'best_other', 'share_of_bayes',
+           'median_of_conditions', 'times_as_long', 'adapting_seconds', 'kappa', 'agreements', 'agreement',
+           'never_worse_claim', 'gains_of', 'on_unseen_draws', 'against_learning', 'enrolment_claims', 'of_enrolment',
+           'claimed_studies', 'ledger', 'with_discoveries', 'rule_text', 'measured', 'with_reason', 'seeds_cell',
+           'over_all_cell', 'comparator_cell', 'claim_text', 'ledger_text', 'write_claims']
 
 # %% ../../nbs/report/66_claims.ipynb #168d8c52
 import numpy as np
@@ -648,6 +648,7 @@ def against_learning(doing: str, arm: str, name: str) -> tuple[Claim, Claim]:
 
 
 WEIGHTED = "a regression in which a speaker's own clips weigh more"
+LESS_OFFSETS = "a regression on features less the speaker's offset"
 
 
 def enrolment_claims(doing: str, method: str, study: str) -> tuple[Claim, ...]:
@@ -670,9 +671,15 @@ def enrolment_claims(doing: str, method: str, study: str) -> tuple[Claim, ...]:
         *against_learning(doing, "zero-fill, trained on", "training zero-fill on"),
         *against_learning(doing, "logistic, all clips, own ones weighted", WEIGHTED),
     )
+    return of_enrolment(study, *claims)
+
+
+def of_enrolment(study: str, *claims: Claim) -> tuple[Claim, ...]:
+    "The claims as claims about a study of enrolment."
     return tuple(replace(claim, needs=having_enrolment, study=study) for claim in claims)
 
 
+INTO_POOL = "Enrolling into ramer-pooled"
 OURS = (
     POOLED
     + GAINS
@@ -680,7 +687,10 @@ OURS = (
     + OVER_THE_MASK
     + USELESS_STORE
     + enrolment_claims("Enrolling", "ramer-gated", "enrolment")
-    + enrolment_claims("Enrolling into ramer-pooled", "ramer-pooled", "adapting")
+    + enrolment_claims(INTO_POOL, "ramer-pooled", "adapting")
+    + of_enrolment(
+        "adapting", against_learning(INTO_POOL, "the same, less the offsets", LESS_OFFSETS)[0]
+    )
 )
 
 # %% ../../nbs/report/66_claims.ipynb #860583da

@@ -7,7 +7,7 @@ __all__ = ['TOWARDS_EQUAL', 'POOL_PARTS', 'EXPERTS_STUDY', 'CENTRED', 'COUNTS', 
            'WEIGHTED', 'BY_OTHERS', 'ADAPTING_STUDY', 'POOLING', 'learned_weights', 'with_pool_of', 'without_expert',
            'expert_alone', 'pool_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
            'with_learned_weights', 'centred', 'centring_arms', 'own_method', 'centring_answers', 'has_speakers',
-           'votes_alone', 'offsets_alone', 'regression_less_offsets']
+           'without_own_regression', 'own_regression_alone', 'votes_alone', 'offsets_alone', 'regression_less_offsets']
 
 # %% ../../nbs/studies/63_pooling.ipynb #df95f85a
 import copy
@@ -18,17 +18,24 @@ from functools import partial
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from typing import Any
-from ..conditions import condition_codes
+from ..conditions import by_condition, condition_codes
 from ..data.clips import Clips, Scaler
 from ..data.folds import Dataset
 from ..evaluation.protocol import PredictProba, make_judge
 from ..methods.base import copy_of
 from ..methods.config import Config
 from ..methods.gated import Gated, LinearAnswers, fit_linear, learned_answers
-from ..methods.pool import EXPERTS, PooledRetrieval, SpeakerOffsets, drawn_rows, summed
+from ramer.methods.pool import (
+    EXPERTS,
+    OwnRegressions,
+    PooledRetrieval,
+    SpeakerOffsets,
+    as_they_are,
+    drawn_rows,
+    summed,
+)
 from ..methods.registry import DEFAULTS
 from .engine import Answer, ArmFields, Study, StudyContext, named
-from ..retrieval.store import RetrievalStore
 from ramer.studies.store_value import (
     PARTS,
     ENROLLED,
@@ -250,9 +257,31 @@ CENTRING_STUDY = Study(
 )
 
 # %% ../../nbs/studies/63_pooling.ipynb #e9917290
-def votes_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
-    "The enrolled clips vote, and say nothing of how their speakers differ."
+def without_own_regression(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
+    "The enrolled clips vote and give the offset of their speakers; they move no regression."
     twin = copy_of(method)
+    twin.own_linear = OwnRegressions(method.compared_dims, len(train.classes))
+    return twin.enrol(enrolled).predict_proba
+
+
+def own_regression_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
+    "The regression that a speaker's enrolled clips have moved; the pool's answer without any."
+    twin = copy_of(method).enrol(enrolled)
+
+    def predict(clips: Clips, mask: np.ndarray) -> np.ndarray:
+        answers, scaled = twin.first_and_scaled(clips, mask)
+        for condition, rows in by_condition(mask, clips.modalities):
+            moved = twin.own_answers(scaled[rows], condition).numpy()
+            answers[rows] = np.where(moved.any(1, keepdims=True), moved, answers[rows])
+        return answers
+
+    return predict
+
+
+def votes_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
+    "The enrolled clips vote, and say nothing else of how their speakers differ."
+    twin = copy_of(method)
+    twin.own_linear = OwnRegressions(method.compared_dims, len(train.classes))
     unknown = {m: np.full_like(ratio, np.inf) for m, ratio in method.offsets.ratio.items()}
     twin.offsets = method.offsets._replace(ratio=unknown)
     return twin.enrol(enrolled).predict_proba
@@ -267,10 +296,7 @@ def regression_less_offsets(method: Gated, train: Clips, enrolled: Clips) -> Pre
     "A regression on all clips less their speakers' offsets, the speaker's own ones weighted."
     scaler = Scaler.fit(train)
     offsets = SpeakerOffsets.fit(scaler(train))
-    own = RetrievalStore(unit_length=False)
-    own.add(
-        enrolled.ids, scaler(enrolled).features, groups=enrolled.groups, present=enrolled.present
-    )
+    own = as_they_are(scaler(enrolled))
 
     def less_offsets(clips: Clips) -> Clips:
         return offsets.taken_off(scaler(clips), own, enrolled.labels)
@@ -281,8 +307,10 @@ def regression_less_offsets(method: Gated, train: Clips, enrolled: Clips) -> Pre
 BY_POOL: dict[str, EnrolmentAnswer] = {
     "not enrolled": not_enrolled,
     **ENROLLED,
+    "without the own regression": without_own_regression,
     "votes alone": votes_alone,
     "offsets alone": offsets_alone,
+    "own regression alone": own_regression_alone,
 }
 WEIGHTED = "logistic, all clips, own ones weighted"
 BY_OTHERS: dict[str, EnrolmentAnswer] = {
@@ -294,17 +322,19 @@ BY_OTHERS: dict[str, EnrolmentAnswer] = {
 ADAPTING_STUDY = Study(
     "adapting",
     "What is it worth to ramer-pooled to enrol a speaker with a few labelled clips: by votes, by "
-    "the speaker's offset, by both, against learning from the same clips?",
+    "the speaker's offset, by a regression that they move, by all, against learning from the same "
+    "clips?",
     {arm: {"method": "ramer-pooled", "answer": arm} for arm in BY_POOL}
     | {arm: {"method": "ramer-gated", "answer": arm} for arm in BY_OTHERS},
     "not enrolled",
-    "Speakers that differ in how they express an emotion, not only in how they look and sound; so "
-    "many clips of each that a model of the speaker can be learned.",
+    "So many clips of each speaker that a model of the speaker alone can be learned.",
     answers=enrolment_answers(BY_POOL | BY_OTHERS),
     select_clips=without_enrolled,
     contrasts=between_arms(
+        ("enrolled", "without the own regression"),
         ("enrolled", "votes alone"),
         ("enrolled", "offsets alone"),
+        ("enrolled", "own regression alone"),
         *(("enrolled", other) for other in BY_OTHERS),
     ),
     needs=has_speakers,
