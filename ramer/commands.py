@@ -200,7 +200,7 @@ own = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 AUTO = "auto"
-METHOD = "auto compares a linear model, ramer and ramer-gated on dev; `ramer methods` lists others"
+METHOD = "auto compares a linear model, ramer and ours on dev; `ramer methods` lists others"
 MODEL = "a folder that `ramer train` wrote"
 OUT = "a .csv, .json or .parquet; default: the terminal"
 REPLACE = "replace what is there"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIMPLE', 'COMPARED', 'Parts', 'parts_of', 'check_apart', 'scores', 'fitted_to', 'train_model', 'described',
-           'score_rows', 'score_table', 'Choice', 'dev_confusions', 'advantage', 'choose_method', 'chosen_of',
-           'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'stores_of', 'forget',
-           'check_stored', 'enrol']
+           'score_rows', 'score_table', 'compared_here', 'Choice', 'dev_confusions', 'advantage', 'choose_method',
+           'chosen_of', 'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'stores_of',
+           'forget', 'check_stored', 'enrol']
 
 # %% ../nbs/75_models.ipynb #06b578aa
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from .conditions import did_you_mean
@@ -134,7 +135,13 @@ def score_table(rows: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
 
 # %% ../nbs/75_models.ipynb #3352c819
 SIMPLE = "one-logistic"
-COMPARED = ("ramer", "ramer-gated")
+COMPARED = ("ramer", "ramer-gated", "ramer-pooled")
+
+
+def compared_here() -> tuple[str, ...]:
+    "COMPARED, less ramer-pooled where its expert TabM is not installed."
+    lacking = () if find_spec("tabm") else ("ramer-pooled",)
+    return tuple(name for name in COMPARED if name not in lacking)
 
 
 class Choice(NamedTuple):
@@ -178,13 +185,15 @@ def choose_method(
     parts: Parts,
     name: str = "own",
     seed: int = 0,
-    compared: Sequence[str] = COMPARED,
+    compared: Sequence[str] = (),
     **changes: Any,
 ) -> Choice:
     """The simple method, or one of `compared` that is better on dev beyond chance.
 
-    name, seed, changes: see `train_model`. The chosen one has its scores and an audit in `about`.
+    name, seed, changes: see `train_model`. compared: default `compared_here`. The chosen one has
+    its scores and an audit in `about`.
     """
+    compared = compared or compared_here()
     candidates = (SIMPLE, *compared)
     fitted = {each: fitted_to(parts, each, name, seed, **changes) for each in candidates}
     dev = parts.dev.labelled()

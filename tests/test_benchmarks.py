@@ -207,3 +207,11 @@ def test_the_page_of_targets_shows_what_was_measured():
 def test_the_page_of_stores_has_what_was_measured():
     page = (ROOT / "docs" / "stores.md").read_text()
     assert page == imported("scale.py")["page"](page, ROOT / "results" / "bench")
+
+
+def test_two_machines_agree_as_the_page_of_results_says():
+    cells = pd.read_csv(ROOT / "results/bench/machines.csv")
+    assert (cells.here != cells.there).all()  # with other versions
+    assert set(cells.verdict) <= {"identical", "within"}
+    others = cells[cells.verdict == "within"]
+    assert set(others.method) <= {"rbf"} and len(others) < len(cells) / 10

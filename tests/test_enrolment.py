@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ramer.conditions import condition_mask
+from scipy.special import softmax
+
+from ramer.conditions import Condition, condition_mask
 from ramer.data.worlds import WORLDS, sample
+from ramer.methods import pool
+from ramer.methods.base import copy_of
+from ramer.methods.pool import movement, rows_in
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import forget
-from ramer.methods.base import copy_of
 
 pytest.importorskip("tabm", reason="ramer-pooled needs ramer[compare]")
 
@@ -153,3 +157,66 @@ def test_an_explanation_adds_up_for_a_speaker_that_is_known(method, enrolled, as
         shares[:, c] = np.where(explained.labels == c, explained.shares, 0).sum(1)
     total = shares + np.sum(list(explained.parts.values()), 0)
     assert_allclose(total, method.predict_proba(asked, every(asked)), atol=1e-5)
+
+
+CODES = {"a": 1, "v": 2, "l": 4}
+
+
+def moved(method, clips, condition="a"):
+    "What the regression answers that the speakers' enrolled clips have moved."
+    chosen = Condition.from_code(CODES[condition], tuple(clips.dims))
+    return method.own_answers(method.scale(clips.hide(every(clips, condition))), chosen).numpy()
+
+
+def test_a_regression_is_moved_for_speakers_that_are_known_alone(method, enrolled, asked):
+    one = enrolled.groups == asked.groups[0]
+    method.enrol(enrolled[one])
+    answers = moved(method, asked)
+    is_known = asked.groups == asked.groups[0]
+    assert_allclose(answers[is_known].sum(1), 1, atol=1e-5)
+    assert not answers[~is_known].any()
+    shared = softmax(method.own_linear.logarithms(method.scale(asked), CODES["a"]), 1)
+    assert np.abs(answers[is_known] - shared[is_known]).max() > 0.05
+
+
+def test_a_regression_is_not_moved_by_what_a_speaker_has_not_shown(method, enrolled, asked):
+    method.enrol(enrolled.hide(every(enrolled, "vl")))
+    assert not moved(method, asked, "a").any()
+    assert moved(method, asked, "v").any()
+
+
+def test_clips_without_a_label_move_no_regression(method, enrolled, asked):
+    method.enrol(replace(enrolled, labels=np.full(len(enrolled), -1)))
+    assert not moved(method, asked).any()
+
+
+def test_an_enrolled_clip_does_not_move_the_regression_that_answers_it(
+    method, enrolled, monkeypatch
+):
+    mine = enrolled[enrolled.groups == enrolled.groups[0]]
+    method.enrol(mine)
+    chosen = Condition.from_code(CODES["a"], tuple(mine.dims))
+    itself = int(rows_in(method.own, mine.ids[:1])[0])
+    is_counted = []
+
+    def counted(own, logarithms, labels, factor):
+        is_counted.append((len(own), sorted(labels)))
+        return movement(own, logarithms, labels, factor)
+
+    monkeypatch.setattr(pool, "movement", counted)
+    method.moves(mine.groups[0], itself, chosen)
+    assert is_counted == [(len(mine) - 1, sorted(mine.labels[1:]))]
+
+
+def test_a_corrected_label_moves_the_regression_anew(method, enrolled, asked):
+    method.enrol(enrolled)
+    before = moved(method, asked)
+    wrong = (enrolled.labels + 1) % len(enrolled.classes)
+    method.store.update(enrolled.ids, labels=wrong)
+    assert np.abs(moved(method, asked) - before).max() > 0.05
+
+
+def test_a_saved_method_moves_its_regressions_alike(method, enrolled, asked, tmp_path):
+    method.enrol(enrolled)
+    method.save(tmp_path / "model")
+    assert_allclose(moved(load_method(tmp_path / "model"), asked), moved(method, asked), atol=1e-6)

@@ -1191,7 +1191,9 @@ def explanation_of(
 
 # %% ../../nbs/methods/32_gated.ipynb #6ed788ec
 class Explaining(Gated):
-    "A Gated method that explains its answers."
+    "A Gated method that explains its answers. regression: the name of that part."
+
+    regression = "linear"
 
     def own_parts(self, clips: Clips, mask: np.ndarray) -> dict[str, np.ndarray]:
         """{name: (B, C)}: parts that add up to `first_answers`.
@@ -1221,7 +1223,7 @@ class Explaining(Gated):
         each = first / np.where(total > 0, total, 1)
         parts = {name: each * part for name, part in own.items()}
         is_given = self.has_regressions or linear.any()
-        beside = {"linear": linear} if is_given else {}
+        beside = {self.regression: linear} if is_given else {}
         return explanation_of(voters, own_cosines, shares, parts | beside, self.store)
 
 # %% ../../nbs/methods/32_gated.ipynb #d33caea6

@@ -426,6 +426,7 @@ class OwnRegressions(LinearAnswers):
         width = sum(self.widths) + 1
         self.scatter = nn.Parameter(torch.zeros(width, width), requires_grad=False)
         self.curvature = nn.Parameter(torch.zeros(n_slots(len(dims))), requires_grad=False)
+        self.factors: dict[int, tuple[np.ndarray, bool]] = {}  # of the precision, by code
 
     def table(self, clips: Clips, code: int) -> np.ndarray:
         "The features that a condition has, and a 1: (N, D + 1) float64; 0 for what is missing."
@@ -443,6 +444,12 @@ class OwnRegressions(LinearAnswers):
         kept = np.flatnonzero(np.append(self.columns(code), True))
         scatter = self.scatter.numpy()[np.ix_(kept, kept)].astype(np.float64)
         return OWN_PENALTY * np.eye(len(kept)) + float(self.curvature[self.slot(code)]) * scatter
+
+    def factor(self, code: int) -> tuple[np.ndarray, bool]:
+        "SciPy's Cholesky factor of the `precision`; made once, for all speakers."
+        if code not in self.factors:
+            self.factors[code] = cho_factor(self.precision(code))
+        return self.factors[code]
 
 
 def fit_own(
@@ -462,14 +469,17 @@ def fit_own(
 
 
 def movement(
-    own: np.ndarray, logarithms: np.ndarray, labels: np.ndarray, precision: np.ndarray
+    own: np.ndarray,
+    logarithms: np.ndarray,
+    labels: np.ndarray,
+    factor: tuple[np.ndarray, bool],
 ) -> np.ndarray:
     """How far own clips move the weights of a regression: (D + 1, C).
 
     own: (n, D + 1), their table. logarithms: (n, C), of their answers before. labels: (n,) int.
-    precision: (D + 1, D + 1), of each class's weights.
+    factor: of the precision (D + 1, D + 1) of each class's weights, as SciPy's `cho_factor` has it.
     """
-    reach = cho_solve(cho_factor(precision), own.T)
+    reach = cho_solve(factor, own.T)
     values, vectors_of = np.linalg.eigh(own @ reach)
     kept = values > 1e-9 * values[-1]
     scale = np.sqrt(values[kept])
@@ -599,6 +609,7 @@ class OffsetFromOthers(OwnClips):
 class OwnRegressed(OffsetFromOthers):
     "An OffsetFromOthers method with regressions that a speaker's enrolled clips move."
 
+    regression = "own regression"
     own_linear: OwnRegressions
 
     def moves(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
@@ -616,7 +627,7 @@ class OwnRegressed(OffsetFromOthers):
             own, code = self.own_without()[rows], condition.code
             table = self.own_linear.table(own, code)
             before = self.own_linear.logarithms(own, code)
-            return movement(table, before, labels[rows], self.own_linear.precision(code))
+            return movement(table, before, labels[rows], self.own_linear.factor(code))
 
         return self.of_own(("moves", speaker, itself, condition.code), make)
 
