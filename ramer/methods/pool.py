@@ -356,7 +356,7 @@ def as_they_are(clips: Clips) -> RetrievalStore:
     store.add(clips.ids, clips.features, clips.labels, clips.groups, clips.present)
     return store
 
-
+# %% ../../nbs/methods/33_pool.ipynb #60106d16
 class SpeakerOffsets(NamedTuple):
     """How speakers differ, learned from scaled train clips.
 
@@ -430,8 +430,10 @@ class OwnRegressions(LinearAnswers):
 
     def table(self, clips: Clips, code: int) -> np.ndarray:
         "The features that a condition has, and a 1: (N, D + 1) float64; 0 for what is missing."
-        columns = np.nan_to_num(feature_table(clips, clips.present))[:, self.columns(code)]
-        return np.hstack([columns, np.ones((len(clips), 1))]).astype(np.float64)
+        whole = np.nan_to_num(feature_table(clips, clips.present))
+        kept = whole[:, self.columns(code)].astype(np.float64)
+        ones = np.ones((len(clips), 1))
+        return np.hstack([kept, ones])
 
     @torch.no_grad()
     def logarithms(self, clips: Clips, code: int) -> np.ndarray:
@@ -442,8 +444,10 @@ class OwnRegressions(LinearAnswers):
     def precision(self, code: int) -> np.ndarray:
         "The precision (D + 1, D + 1) that the train clips give to the weights of each class."
         kept = np.flatnonzero(np.append(self.columns(code), True))
-        scatter = self.scatter.numpy()[np.ix_(kept, kept)].astype(np.float64)
-        return OWN_PENALTY * np.eye(len(kept)) + float(self.curvature[self.slot(code)]) * scatter
+        scatter = self.scatter.numpy().astype(np.float64)
+        curvature = float(self.curvature[self.slot(code)])
+        prior = OWN_PENALTY * np.eye(len(kept))
+        return prior + curvature * scatter[np.ix_(kept, kept)]
 
     def factor(self, code: int) -> tuple[np.ndarray, bool]:
         "SciPy's Cholesky factor of the `precision`; made once, for all speakers."
@@ -451,23 +455,25 @@ class OwnRegressions(LinearAnswers):
             self.factors[code] = cho_factor(self.precision(code))
         return self.factors[code]
 
-
+# %% ../../nbs/methods/33_pool.ipynb #da59cc27
 def fit_own(
     clips: Clips, dims: dict[str, int], config: Config, codes: np.ndarray
 ) -> OwnRegressions:
     "OwnRegressions under the conditions with these codes, of scaled clips less offsets."
     found = OwnRegressions(dims, len(clips.classes))
     fit_linear(found, clips, replace(config, penalty=OWN_PENALTY), codes)
-    whole = found.table(clips, int(condition_codes(len(dims)).max()))
-    found.scatter[:] = torch.from_numpy(whole.T @ whole)
+    complete = int(condition_codes(len(dims)).max())
+    table = found.table(clips, complete)
+    found.scatter[:] = torch.from_numpy(table.T @ table)
     for code in codes.tolist():
         rows = Condition.from_code(code, clips.modalities).rows(clips.present)
-        answers = found(vectors(clips[rows]), code)
         if len(rows):
-            found.curvature[found.slot(code)] = (answers * (1 - answers)).mean()
+            answers = found(vectors(clips[rows]), code)
+            spread = answers * (1 - answers)
+            found.curvature[found.slot(code)] = spread.mean()
     return found
 
-
+# %% ../../nbs/methods/33_pool.ipynb #7d7a7321
 def movement(
     own: np.ndarray,
     logarithms: np.ndarray,
@@ -480,21 +486,27 @@ def movement(
     factor: of the precision (D + 1, D + 1) of each class's weights, as SciPy's `cho_factor` has it.
     """
     reach = cho_solve(factor, own.T)
-    values, vectors_of = np.linalg.eigh(own @ reach)
+    values, directions = np.linalg.eigh(own @ reach)
     kept = values > 1e-9 * values[-1]
+    directions = directions[:, kept]
     scale = np.sqrt(values[kept])
-    axes = vectors_of[:, kept] * scale  # of what the clips can move, one unit likely in each
-    truth = np.eye(logarithms.shape[1])[labels]
+    axes = directions * scale
+    shape = len(scale), logarithms.shape[1]
+    truth = np.eye(shape[1])[labels]
 
     def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        along = flat.reshape(len(scale), -1)
+        along = flat.reshape(shape)
         answers = log_softmax(logarithms + axes @ along, 1)
-        slope = OWN_WEIGHT * axes.T @ (np.exp(answers) - truth) + along
-        return (along**2).sum() / 2 - OWN_WEIGHT * (answers * truth).sum(), slope.ravel()
+        loss = -(answers * truth).sum()
+        penalty = (along**2).sum() / 2
+        slope = axes.T @ (np.exp(answers) - truth)
+        total = OWN_WEIGHT * slope + along
+        return penalty + OWN_WEIGHT * loss, total.ravel()
 
-    start = np.zeros(len(scale) * truth.shape[1])
-    best = minimize(cost, start, jac=True, method="L-BFGS-B").x.reshape(len(scale), -1)
-    return reach @ (vectors_of[:, kept] / scale) @ best
+    start = np.zeros(shape).ravel()
+    best = minimize(cost, start, jac=True, method="L-BFGS-B").x
+    back = directions / scale
+    return reach @ back @ best.reshape(shape)
 
 # %% ../../nbs/methods/33_pool.ipynb #42bb0968
 OWN_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 2)  # of dev clips that are enrolled
@@ -564,7 +576,7 @@ class OwnClips(Beside):
         classes = tuple(self.shape["classes"])
         return Clips(own.ids, own.features, own.labels, classes, own.groups, present=own.present)
 
-
+# %% ../../nbs/methods/33_pool.ipynb #b78290ed
 class OffsetFromOthers(OwnClips):
     "A method whose enrolled clips say, too, how their speakers differ from others."
 
@@ -621,7 +633,8 @@ class OwnRegressed(OffsetFromOthers):
         def make() -> np.ndarray | None:
             labels = self.of_own("labels of own clips", self.own_labels)
             rows = condition.rows(self.own.present)
-            rows = rows[(self.own.groups[rows] == speaker) & (labels[rows] >= 0) & (rows != itself)]
+            rows = rows[self.own.groups[rows] == speaker]
+            rows = rows[(labels[rows] >= 0) & (rows != itself)]
             if not len(rows):
                 return None
             own, code = self.own_without()[rows], condition.code
@@ -633,19 +646,23 @@ class OwnRegressed(OffsetFromOthers):
 
     def own_answers(self, clips: Clips, condition: Condition) -> Tensor:
         "The moved regressions' answers for scaled clips: (B, C), zero where none is moved."
-        code, classes = condition.code, len(self.shape["classes"])
-        answers = np.zeros((len(clips), classes))
+        code = condition.code
+        answers = np.zeros((len(clips), len(self.shape["classes"])))
         known = np.flatnonzero(np.isin(clips.groups, self.own.groups))
-        if len(known) and self.own_linear.fitted[self.own_linear.slot(code)]:
-            among = self.among_others(clips[known])
-            table = self.own_linear.table(among, code)
-            before = self.own_linear.logarithms(among, code)
-            itself = rows_in(self.own, among.ids)
-            for speaker, row in dict.fromkeys(zip(among.groups.tolist(), itself.tolist())):
-                moves = self.moves(speaker, row, condition)
-                if moves is not None:
-                    rows = (among.groups == speaker) & (itself == row)
-                    answers[known[rows]] = softmax(before[rows] + table[rows] @ moves, 1)
+        is_fitted = self.own_linear.fitted[self.own_linear.slot(code)]
+        if not (len(known) and is_fitted):
+            return torch.from_numpy(answers).float()
+        among = self.among_others(clips[known])
+        table = self.own_linear.table(among, code)
+        before = self.own_linear.logarithms(among, code)
+        itself = rows_in(self.own, among.ids)
+        pairs = zip(among.groups.tolist(), itself.tolist())
+        for speaker, row in dict.fromkeys(pairs):
+            moves = self.moves(speaker, row, condition)
+            if moves is not None:
+                rows = (among.groups == speaker) & (itself == row)
+                logits = before[rows] + table[rows] @ moves
+                answers[known[rows]] = softmax(logits, 1)
         return torch.from_numpy(answers).float()
 
     def evidence(

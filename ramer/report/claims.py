@@ -673,7 +673,7 @@ def enrolment_claims(doing: str, method: str, study: str) -> tuple[Claim, ...]:
     )
     return of_enrolment(study, *claims)
 
-
+# %% ../../nbs/report/66_claims.ipynb #4bdafee2
 def of_enrolment(study: str, *claims: Claim) -> tuple[Claim, ...]:
     "The claims as claims about a study of enrolment."
     return tuple(replace(claim, needs=having_enrolment, study=study) for claim in claims)
