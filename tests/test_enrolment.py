@@ -204,7 +204,7 @@ def test_an_enrolled_clip_does_not_move_the_regression_that_answers_it(
         return movement(own, logarithms, labels, factor)
 
     monkeypatch.setattr(pool, "movement", counted)
-    method.moves(mine.groups[0], itself, chosen)
+    method.moves(str(mine.groups[0]), itself, chosen)
     assert is_counted == [(len(mine) - 1, sorted(mine.labels[1:]))]
 
 

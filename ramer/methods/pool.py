@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
            'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'OWN_SHARES',
-           'TYPICAL_OWN', 'T', 'OF_SPEAKERS', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of',
-           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
-           'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets', 'OwnRegressions',
-           'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnRegressed',
-           'OwnGated', 'SavedOffsets', 'PooledRetrieval']
+           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'OF_SPEAKERS', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees',
+           'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts',
+           'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets',
+           'OwnRegressions', 'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
+           'OwnRegressed', 'OwnGated', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
 import math
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
@@ -618,31 +619,35 @@ class OffsetFromOthers(OwnClips):
         return torch.where((wanted >= 0)[..., None, None], without[wanted], keys)
 
 # %% ../../nbs/methods/33_pool.ipynb #054e6b2c
+MOST_MOVES = 1024  # of speakers and conditions, a table of weights each
+
+
 class OwnRegressed(OffsetFromOthers):
     "An OffsetFromOthers method with regressions that a speaker's enrolled clips move."
 
     regression = "own regression"
     own_linear: OwnRegressions
 
-    def moves(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
+    def moved_by(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
         """The `movement` by a speaker's own clips that have all of a condition.
 
         itself: a row of `own` that does not count, or -1. None where no labelled clip is left.
         """
+        labels = self.of_own("labels of own clips", self.own_labels)
+        rows = condition.rows(self.own.present)
+        rows = rows[self.own.groups[rows] == speaker]
+        rows = rows[(labels[rows] >= 0) & (rows != itself)]
+        if not len(rows):
+            return None
+        own, code = self.own_without()[rows], condition.code
+        table = self.own_linear.table(own, code)
+        before = self.own_linear.logarithms(own, code)
+        return movement(table, before, labels[rows], self.own_linear.factor(code))
 
-        def make() -> np.ndarray | None:
-            labels = self.of_own("labels of own clips", self.own_labels)
-            rows = condition.rows(self.own.present)
-            rows = rows[self.own.groups[rows] == speaker]
-            rows = rows[(labels[rows] >= 0) & (rows != itself)]
-            if not len(rows):
-                return None
-            own, code = self.own_without()[rows], condition.code
-            table = self.own_linear.table(own, code)
-            before = self.own_linear.logarithms(own, code)
-            return movement(table, before, labels[rows], self.own_linear.factor(code))
-
-        return self.of_own(("moves", speaker, itself, condition.code), make)
+    @property
+    def moves(self) -> Callable[[str, int, Condition], np.ndarray | None]:
+        "`moved_by`; the last MOST_MOVES are kept, until enrolled clips change."
+        return self.of_own("moves", lambda: lru_cache(MOST_MOVES)(self.moved_by))
 
     def own_answers(self, clips: Clips, condition: Condition) -> Tensor:
         "The moved regressions' answers for scaled clips: (B, C), zero where none is moved."
