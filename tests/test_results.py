@@ -14,7 +14,7 @@ import pytest
 from ramer.evaluation.metrics import METRICS
 from ramer.evaluation.protocol import AS_IT_IS
 from ramer.report.scores import MISSING
-from ramer.report.tables import read_table
+from ramer.report.tables import PEOPLE, read_table
 from ramer.runs.grids import SYNTHETIC
 from ramer.runs.results import read_results
 
@@ -45,11 +45,27 @@ def test_every_mean_in_the_table_follows_from_the_confusion_matrices(table):
     runs = pd.DataFrame(LINES).groupby(["dataset", "method", "condition", "seed"])
     pooled = runs.confusion.apply(summed)
     rows = table[table.metric.isin(METRICS) & (table.condition != MISSING)]
+    rows = rows[rows.method != PEOPLE]
     expected = []
     for row in rows.itertuples():
         matrices = pooled[row.dataset, row.method, row.condition]
         expected.append(np.mean([METRICS[row.metric](matrix) for matrix in matrices]))
     np.testing.assert_allclose(rows["mean"], expected, atol=1e-6)
+
+
+def test_what_people_reach_follows_from_what_raters_answered(table):
+    people = table[(table.method == PEOPLE) & (table.metric == "WA")].set_index("dataset")
+    assert len(people)
+    for dataset, rows in people.groupby("dataset"):
+        tested = {line["fold"] for line in LINES if line["dataset"] == dataset}
+        clips = map(json.loads, (RESULTS / f"runs/{dataset}/clips.jsonl").read_text().splitlines())
+        raters = [fold["raters"] for fold in clips if fold["fold"] in tested]
+        for row in rows[rows.condition != MISSING].itertuples():
+            right, given = (
+                sum(sum(fold[row.condition][name]) for fold in raters)
+                for name in ("right", "given")
+            )
+            assert row.mean == pytest.approx(right / given, abs=1e-6)
 
 
 def test_the_mean_over_missing_conditions_is_that_of_its_cells(table):
@@ -213,7 +229,9 @@ def test_no_number_of_a_rule_stands_in_the_code_of_the_claims():
 def test_every_verdict_says_what_it_rests_on(claims):
     measured = claims[claims.measured.notna()]
     assert len(measured) > 150 and measured.p.between(0, 1).all()
-    assert (measured.seeds >= 1).all() and measured.units.str.contains("draws|folds|runs").all()
+    assert (measured.seeds >= 1).all() and measured.units.str.contains(
+        "draws|folds|runs|one split"
+    ).all()
     compared = ~measured.quantity.str.contains("median of|agreement")
     assert (measured.comparator[compared] != "").all() and measured.margin.notna().sum() > 20
     assert set(measured.rule) == {"interval", "non-inferiority", "equivalence"}

@@ -245,7 +245,8 @@ def people_scores(results: Results, folds: Sequence[int]) -> Iterator[tuple[str,
 def people_rows(results: Results) -> Iterator[TableRow]:
     "The table's rows of raters on one data set; none where it has none."
     folds = sorted({fold for method in results.lines for fold in results.folds(method)})
-    facts = dict.fromkeys(METHOD_FACTS, 0) | {"uses_missing_targets": False, "mask_protocol": ""}
+    facts = dict.fromkeys(METHOD_FACTS, 0) | {"selection": "none", "mask_protocol": ""}
+    facts |= {"leaky": False, "uses_missing_targets": False}
     facts |= {name: results.facts[name] for name in ("note", "synthetic")}
     facts |= {"runs": 0, "n": sum(len(results.clips[fold]["ids"]) for fold in folds)}
     for metric, found in people_scores(results, folds):
