@@ -1,6 +1,7 @@
 "What enrolled clips say: of their speakers alone, nothing of themselves, until they go."
 
 import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -220,3 +221,23 @@ def test_a_saved_method_moves_its_regressions_alike(method, enrolled, asked, tmp
     method.enrol(enrolled)
     method.save(tmp_path / "model")
     assert_allclose(moved(load_method(tmp_path / "model"), asked), moved(method, asked), atol=1e-6)
+
+
+def test_a_method_that_has_answered_a_known_speaker_can_be_pickled(method, enrolled, asked):
+    method.enrol(enrolled)
+    answers = moved(method, asked)
+    again = pickle.loads(pickle.dumps(method))
+    assert_array_equal(moved(again, asked), answers)
+    wrong = (enrolled.labels + 1) % len(enrolled.classes)
+    again.store.update(enrolled.ids, labels=wrong)
+    assert np.abs(moved(again, asked) - answers).max() > 0.05
+    assert_array_equal(moved(method, asked), answers)
+
+
+def test_few_movements_are_kept_and_the_answers_stay(method, enrolled, asked, monkeypatch):
+    method.enrol(enrolled)
+    answers = moved(method, asked)
+    monkeypatch.setattr(pool, "MOST_MOVES", 2)
+    method.store.update(enrolled.ids, labels=enrolled.labels)  # nothing is kept after a change
+    assert_array_equal(moved(method, asked), answers)
+    assert len(method.of_own("moves", dict)) <= 2

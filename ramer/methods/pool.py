@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
            'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'OWN_SHARES',
-           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'OF_SPEAKERS', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees',
-           'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts',
-           'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets',
-           'OwnRegressions', 'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
+           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of',
+           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
+           'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets', 'OwnRegressions',
+           'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnMoves',
            'OwnRegressed', 'OwnGated', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
@@ -622,10 +621,9 @@ class OffsetFromOthers(OwnClips):
 MOST_MOVES = 1024  # of speakers and conditions, a table of weights each
 
 
-class OwnRegressed(OffsetFromOthers):
-    "An OffsetFromOthers method with regressions that a speaker's enrolled clips move."
+class OwnMoves(OffsetFromOthers):
+    "An OffsetFromOthers method whose enrolled clips move regressions."
 
-    regression = "own regression"
     own_linear: OwnRegressions
 
     def moved_by(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
@@ -644,10 +642,23 @@ class OwnRegressed(OffsetFromOthers):
         before = self.own_linear.logarithms(own, code)
         return movement(table, before, labels[rows], self.own_linear.factor(code))
 
-    @property
-    def moves(self) -> Callable[[str, int, Condition], np.ndarray | None]:
-        "`moved_by`; the last MOST_MOVES are kept, until enrolled clips change."
-        return self.of_own("moves", lambda: lru_cache(MOST_MOVES)(self.moved_by))
+    def moves(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
+        "`moved_by`; up to MOST_MOVES are kept, until enrolled clips change."
+        kept: dict[tuple[str, int, int], np.ndarray | None] = self.of_own("moves", dict)
+        key = speaker, itself, condition.code
+        found = kept.get(key)
+        if found is None:
+            found = self.moved_by(speaker, itself, condition)
+            if len(kept) >= MOST_MOVES:
+                kept.clear()
+            kept[key] = found
+        return found
+
+# %% ../../nbs/methods/33_pool.ipynb #b18127e8
+class OwnRegressed(OwnMoves):
+    "An OwnMoves method; what a speaker's moved regression answers stands beside the votes."
+
+    regression = "own regression"
 
     def own_answers(self, clips: Clips, condition: Condition) -> Tensor:
         "The moved regressions' answers for scaled clips: (B, C), zero where none is moved."
@@ -726,21 +737,23 @@ class OwnGated(OwnRegressed):
         return shares, torch.where(knows[:, None, None], own_answers, answers)
 
 # %% ../../nbs/methods/33_pool.ipynb #4565e570
-OF_SPEAKERS = ("own_gate", "own_linear")  # the parts with tensors
-
-
 class SavedOffsets(OwnGated):
     "An OwnGated method on disk."
+
+    with_weights = (*Beside.with_weights, "own_gate", "own_linear")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "Tensors and facts that `restore` needs beside the stores."
         tensors, facts = super().state()
-        for part in OF_SPEAKERS:
-            state = getattr(self, part).state_dict()
-            tensors |= {f"{part}.{name}": value for name, value in state.items()}
         for part, columns in self.offsets._asdict().items():
             tensors |= {f"offset_{part}.{m}": torch.from_numpy(x) for m, x in columns.items()}
         return tensors, facts
+
+    def make_parts(self) -> None:
+        "What `Beside` has, and the parts for speakers that are known."
+        super().make_parts()
+        self.own_gate = OwnGate(len(self.shape["dims"])).eval()
+        self.own_linear = OwnRegressions(self.compared_dims, len(self.shape["classes"]))
 
     def write(self, folder: Path) -> None:
         "What `Beside` writes, and the enrolled clips' features, if there are any."
@@ -757,10 +770,6 @@ class SavedOffsets(OwnGated):
             kept = with_prefix(tensors, f"offset_{part}.")
             parts[part] = {m: x.numpy() for m, x in kept.items()}
         self.offsets = SpeakerOffsets(**parts)
-        self.own_gate = OwnGate(len(self.shape["dims"])).eval()
-        self.own_linear = OwnRegressions(self.compared_dims, len(self.shape["classes"]))
-        for part in OF_SPEAKERS:
-            getattr(self, part).load_state_dict(with_prefix(tensors, f"{part}."))
         has_own = (folder / "own").exists()
         self.own = load_store(folder / "own") if has_own else RetrievalStore(unit_length=False)
 

@@ -7,7 +7,8 @@ __all__ = ['TOWARDS_EQUAL', 'POOL_PARTS', 'EXPERTS_STUDY', 'CENTRED', 'COUNTS', 
            'WEIGHTED', 'BY_OTHERS', 'ADAPTING_STUDY', 'POOLING', 'learned_weights', 'with_pool_of', 'without_expert',
            'expert_alone', 'pool_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
            'with_learned_weights', 'centred', 'centring_arms', 'own_method', 'centring_answers', 'has_speakers',
-           'without_own_regression', 'own_regression_alone', 'votes_alone', 'offsets_alone', 'regression_less_offsets']
+           'not_moved', 'without_own_regression', 'own_regression_alone', 'votes_alone', 'offsets_alone',
+           'regression_less_offsets']
 
 # %% ../../nbs/studies/63_pooling.ipynb #df95f85a
 import copy
@@ -257,11 +258,16 @@ CENTRING_STUDY = Study(
 )
 
 # %% ../../nbs/studies/63_pooling.ipynb #e9917290
+def not_moved(method: PooledRetrieval) -> PooledRetrieval:
+    "A copy of a fitted method, in which enrolled clips move no regression."
+    twin = copy_of(method)
+    twin.own_linear = OwnRegressions(method.compared_dims, len(method.shape["classes"]))
+    return twin
+
+
 def without_own_regression(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
     "The enrolled clips vote and give the offset of their speakers; they move no regression."
-    twin = copy_of(method)
-    twin.own_linear = OwnRegressions(method.compared_dims, len(train.classes))
-    return twin.enrol(enrolled).predict_proba
+    return not_moved(method).enrol(enrolled).predict_proba
 
 
 def own_regression_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
@@ -280,8 +286,7 @@ def own_regression_alone(method: PooledRetrieval, train: Clips, enrolled: Clips)
 
 def votes_alone(method: PooledRetrieval, train: Clips, enrolled: Clips) -> PredictProba:
     "The enrolled clips vote, and say nothing else of how their speakers differ."
-    twin = copy_of(method)
-    twin.own_linear = OwnRegressions(method.compared_dims, len(train.classes))
+    twin = not_moved(method)
     unknown = {m: np.full_like(ratio, np.inf) for m, ratio in method.offsets.ratio.items()}
     twin.offsets = method.offsets._replace(ratio=unknown)
     return twin.enrol(enrolled).predict_proba
