@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['SpeakerAnswer', 'EnrolmentAnswer', 'ENROLLED', 'ENROLMENT', 'Contrasts', 'ENROLMENT_STUDY', 'AnyGated', 'PartAnswer',
            'PARTS', 'PARTS_STUDY', 'UNSEEN', 'UNSEEN_STUDY', 'FEW', 'POOLS', 'SUREST', 'POOLED', 'UNLABELLED_STUDY',
-           'LABELLED', 'WAYS', 'MAP_STUDY', 'STORE_VALUE', 'is_enrolled', 'without_enrolled', 'first_of_each_class',
-           'by_speaker', 'SpeakerModels', 'trained_further', 'not_enrolled', 'zero_fill_part', 'with_enrolled',
-           'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions', 'logistic_of_all', 'nearest_enrolled',
-           'trained_once', 'judged_in', 'enrolment_answers', 'arm_contrast', 'between_arms', 'has_several_clips',
-           'refitted', 'without_smoothing', 'with_drawn_neighbours', 'with_shuffled_labels', 'two_zero_fills',
-           'network_weights', 'wide_enough', 'wider_zero_fill', 'without_votes', 'without_linear', 'part_answers',
-           'unseen', 'has_more_draws', 'pool_case', 'labelled_by', 'with_pool', 'self_trained', 'without_pool',
-           'with_stored_pool', 'with_unlabelled_pool', 'pool_answers', 'pool_kinds', 'is_world', 'map_case',
-           'map_worlds', 'map_answers', 'map_kinds', 'map_rows', 'draw_grid', 'pool_points', 'draw_pools', 'draw_map',
-           'describe_map']
+           'LABELLED', 'WAYS', 'POOL_ALONE', 'MAP_STUDY', 'STORE_VALUE', 'is_enrolled', 'without_enrolled',
+           'first_of_each_class', 'by_speaker', 'SpeakerModels', 'trained_further', 'not_enrolled', 'zero_fill_part',
+           'with_enrolled', 'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions', 'logistic_of_all',
+           'nearest_enrolled', 'trained_once', 'judged_in', 'enrolment_answers', 'arm_contrast', 'between_arms',
+           'has_several_clips', 'refitted', 'without_smoothing', 'with_drawn_neighbours', 'with_shuffled_labels',
+           'two_zero_fills', 'network_weights', 'wide_enough', 'wider_zero_fill', 'without_votes', 'without_linear',
+           'part_answers', 'unseen', 'has_more_draws', 'pool_case', 'labelled_by', 'with_pool', 'self_trained',
+           'without_pool', 'with_stored_pool', 'with_unlabelled_pool', 'pool_answers', 'pool_kinds', 'is_world',
+           'map_case', 'map_worlds', 'map_answers', 'map_kinds', 'map_rows', 'draw_grid', 'pool_points', 'draw_pools',
+           'draw_map', 'describe_map']
 
 # %% ../../nbs/studies/62_store_value.ipynb #b0e53211
 import copy
@@ -706,7 +706,10 @@ def map_answers(
     rest: ArmFields,
     shared: dict[Any, Any],
 ) -> Iterator[Answer]:
-    "The Answers of one method, trained and tested in each cell of the map."
+    """The Answers of one method, trained and tested in each cell of the map.
+
+    rest: perhaps `part`, "first", where what stands beside the method's own answers is left out.
+    """
     mask = drawn_conditions(context)
     for case, world in map_worlds(context).items():
         dataset = world_dataset(world)  # of which a fold is a draw
@@ -715,6 +718,8 @@ def map_answers(
         predict: PredictProba = method.predict_proba
         if config.method == "bayes":
             predict = partial(posterior, world)
+        elif rest.get("part") == "first":
+            predict = method.first_answers
         judged = judge_under(predict, dataset.parts(config.fold)[1], mask)
         yield Answer(case, method, judged, dev=protocol.dev)
 
@@ -742,7 +747,8 @@ def draw_grid(ax: Axes, rows: pd.DataFrame) -> None:
         return texts.iloc[row, column]
 
     draw_cells(ax, grid.points, text, cmap="RdBu", vmin=-40, vmax=40, origin="lower")
-    ax.set_title(f"{rows.arm.iloc[0]}\n{rows.dataset.iloc[0]}", fontsize=8)
+    row = rows.iloc[0]
+    ax.set_title(f"{row.arm}\nagainst {row.reference}\n{row.dataset}", fontsize=8)
     ax.set_xlabel("labelled clips", fontsize=8)
     ax.set_ylabel("ways to show a class", fontsize=8)
     ax.tick_params(labelsize=8)
@@ -804,20 +810,19 @@ def draw_map(table: pd.DataFrame, pools: pd.DataFrame) -> Figure:
             draw_grid(ax, rows[(rows.dataset == dataset) & (rows.arm == arm)])
         draw_pools(line[-1], pools[pools.dataset == dataset])
         line[-1].set_title(f"{FEW} labelled clips and a pool\n{dataset}", fontsize=8)
-    reference = rows.reference.iloc[0]
-    title = f"points of WA against {reference}; ▲ ▼: p < .05, Holm over the cells"
-    fig.suptitle(title, fontsize=8)
+    fig.suptitle("points of WA; ▲ ▼: p < .05, Holm over the cells", fontsize=8)
     return fig
 
 # %% ../../nbs/studies/62_store_value.ipynb #de6b557b
 def describe_map(table: pd.DataFrame) -> str:
     "In which cells of the map retrieval is clearly better, and in which worse, in words."
-    rows = table[(table.condition != MISSING) & table.arm.isin(["ramer", "ramer-gated"])]
+    rows = table[(table.condition != MISSING) & table.arm.isin(["ramer", "ramer-pooled"])]
     names = rows.arm + ", " + rows.condition
     counts = describe_counts(rows, names, "comparisons (arms by cells)", rows.arm)
     return f"Cell by cell, {counts}."
 
 
+POOL_ALONE = "the pool alone"
 MAP_STUDY = Study(
     "map",
     "Where does retrieval pay, by the number of labelled clips and of ways in which an emotion "
@@ -825,12 +830,14 @@ MAP_STUDY = Study(
     {
         "no retrieval": {"method": "zero"},
         "ramer": {"method": "ramer"},
-        "ramer-gated": {"method": "ramer-gated"},
+        POOL_ALONE: {"method": "ramer-pooled", "part": "first"},
+        "ramer-pooled": {"method": "ramer-pooled"},
         "best possible": {"method": "bayes"},
     },
     "no retrieval",
     "Clips whose modalities share more than class and way; unlabelled clips, which only RAMER's "
     "larger databases use.",
+    against={"ramer-pooled": POOL_ALONE},
     needs=is_world,
     answers=map_answers,
     cases=map_kinds,
