@@ -714,7 +714,7 @@ def map_answers(
     for case, world in map_worlds(context).items():
         dataset = world_dataset(world)  # of which a fold is a draw
         protocol = Protocol(dataset, config.fold, config.seed)
-        method = fit_shared(config, protocol.train, protocol.dev, shared.setdefault(case, {}))
+        method = trained_once(config, protocol, shared.setdefault(case, {}))
         predict: PredictProba = method.predict_proba
         if config.method == "bayes":
             predict = partial(posterior, world)
