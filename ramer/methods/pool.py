@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
-           'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'OWN_SHARES',
-           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of',
-           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
-           'variance_ratio', 'summed', 'class_means', 'rows_in', 'as_they_are', 'SpeakerOffsets', 'OwnRegressions',
-           'fit_own', 'movement', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnMoves',
-           'OwnRegressed', 'OwnGated', 'SavedOffsets', 'PooledRetrieval']
+           'LANDMARKS_STAY', 'LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'STEEPNESS', 'NO_SLOPE',
+           'NO_LENGTH', 'OWN_SHARES', 'TYPICAL_OWN', 'T', 'MOST_MOVES', 'Moves', 'softened', 'likeliest_exponent',
+           'drawn_rows', 'FewTrees', 'experts_of', 'can_answer', 'answered_rows', 'patient', 'principal_maps',
+           'projected', 'PoolParts', 'SavedPool', 'Pool', 'variance_ratio', 'summed', 'class_means', 'rows_in',
+           'as_they_are', 'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one',
+           'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
+           'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets', 'PooledRetrieval']
 
 # %% ../../nbs/methods/33_pool.ipynb #09a70da9
 import math
 import numpy as np
 import torch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 from ..conditions import Condition, by_condition, condition_codes
 from ..data.clips import Clips, Scaler
 from .base import Method, asked, copy_of
@@ -65,7 +67,12 @@ EXPONENTS = 2.0 ** np.linspace(-4, 2, 73)  # that are tried, 6 % apart
 
 
 def softened(answers: np.ndarray, exponent: float) -> np.ndarray:
-    "Answers whose logarithms are multiplied with an exponent, rows summing to one: (N, C)."
+    """Answers whose logarithms are multiplied with an exponent: (N, C) float64, rows sum to one.
+
+    answers: (N, C) probabilities.
+    exponent: below 1 makes them less sure, above 1 surer.
+    Source: temperature scaling, arXiv 1706.04599.
+    """
     logarithms = torch.full((len(answers),), np.log(exponent), dtype=torch.float64)
     return soften(torch.from_numpy(np.array(answers, np.float64)), logarithms).numpy()
 
@@ -73,7 +80,8 @@ def softened(answers: np.ndarray, exponent: float) -> np.ndarray:
 def likeliest_exponent(answers: np.ndarray, labels: np.ndarray) -> float:
     """Which of EXPONENTS gives labels the greatest likelihood.
 
-    answers: (N, C) probabilities. labels: (N,) int.
+    answers: (N, C) probabilities.
+    labels: (N,) int.
     """
     logarithms = np.log(np.clip(answers, 1e-9, 1))
     rows = np.arange(len(labels))
@@ -86,7 +94,11 @@ ROUNDS, BINS = 50, 64  # of boosting; scikit-learn's defaults are 100 and 255
 
 
 def drawn_rows(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    "Which of row numbers (n,) are kept, so that each comes at most so often: (n,) bool."
+    """Which row numbers are kept, so that each comes at most so often: (n,) bool.
+
+    rows: (n,) int, a number may come several times.
+    seed: of the draw.
+    """
     order = np.random.default_rng(seed).permutation(len(rows))
     by_row = order[np.argsort(rows[order], kind="stable")]
     place = np.arange(len(rows)) - np.searchsorted(rows[by_row], rows[by_row])
@@ -137,7 +149,10 @@ def can_answer(expert: Method, condition: Condition) -> bool:
 
 
 def answered_rows(expert: Method, mask: np.ndarray, modalities: tuple[str, ...]) -> np.ndarray:
-    "Which rows of a mask (N, M) an expert can answer: (N,) bool."
+    """Which rows of a mask an expert can answer: (N,) bool.
+
+    mask: (N, M) bool.
+    """
     able = np.zeros(len(mask), bool)
     for condition, rows in by_condition(mask, modalities):
         able[rows] = can_answer(expert, condition)
@@ -317,7 +332,8 @@ LEAST_BETWEEN = 1e-3  # variance between speakers, as a share of that within, th
 def variance_ratio(residuals: np.ndarray, speakers: np.ndarray) -> np.ndarray:
     """The variance within speakers over that between them: (D,), infinite where none is seen.
 
-    residuals: (n, D). speakers: (n,) int from 0, each number used.
+    residuals: (n, D).
+    speakers: (n,) int from 0, each number used.
     Source: one-way random effects by the moments of the analysis of variance.
     """
     n, counts = len(residuals), np.bincount(speakers)
@@ -333,14 +349,22 @@ def variance_ratio(residuals: np.ndarray, speakers: np.ndarray) -> np.ndarray:
 
 
 def summed(x: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
-    "Sums of the rows with each number: (n, D). x: (N, D). numbers: (N,) int below n."
+    """Sums of the rows with each number: (n, D) float64.
+
+    x: (N, D).
+    numbers: (N,) int below n.
+    """
     sums = np.zeros((n, x.shape[1]))
     np.add.at(sums, numbers, x)
     return sums
 
 
 def class_means(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    "The mean of each class, of all rows for a class without any: (classes, D)."
+    """The mean of each class, of all rows for a class without any: (classes, D) float64.
+
+    x: (N, D).
+    labels: (N,) int.
+    """
     counts = np.bincount(labels, minlength=classes)[:, None]
     return np.where(counts, summed(x, labels, classes) / np.maximum(counts, 1), x.mean(0))
 
@@ -360,7 +384,8 @@ def as_they_are(clips: Clips) -> RetrievalStore:
 class SpeakerOffsets(NamedTuple):
     """How speakers differ, learned from scaled train clips.
 
-    means: {modality: (C, D)}, of each class. ratio: {modality: (D,)}, see `variance_ratio`.
+    means: {modality: (C, D)}, of each class.
+    ratio: {modality: (D,)}, see `variance_ratio`.
     """
 
     means: dict[str, np.ndarray]
@@ -414,11 +439,12 @@ OWN_WEIGHT = 20.0  # how many train clips a speaker's own clip counts as
 LEAST_PROBABILITY = 1e-6  # of a class, before own clips move it
 
 
-class OwnRegressions(LinearAnswers):
-    """A regression for each condition, and how far its weights may be moved.
+class BelievedWeights(LinearAnswers):
+    """A regression for each condition, and how far train clips let its weights be moved.
 
-    scatter: (D + 1, D + 1), the sum of products of a train clip's features and a 1. curvature:
-    (n,), the mean of p (1 - p) over clips and classes, by slot.
+    scatter: (D + 1, D + 1), the sum of products of a train clip's features and a 1.
+    curvature: (n,), the mean of p (1 - p) over clips and classes, by slot.
+    Source: Laplace's approximation, with the curvature's mean in place of each clip's.
     """
 
     def __init__(self, dims: dict[str, int], classes: int) -> None:
@@ -426,7 +452,6 @@ class OwnRegressions(LinearAnswers):
         width = sum(self.widths) + 1
         self.scatter = nn.Parameter(torch.zeros(width, width), requires_grad=False)
         self.curvature = nn.Parameter(torch.zeros(n_slots(len(dims))), requires_grad=False)
-        self.factors: dict[int, tuple[np.ndarray, bool]] = {}  # of the precision, by code
 
     def table(self, clips: Clips, code: int) -> np.ndarray:
         "The features that a condition has, and a 1: (N, D + 1) float64; 0 for what is missing."
@@ -449,17 +474,52 @@ class OwnRegressions(LinearAnswers):
         prior = OWN_PENALTY * np.eye(len(kept))
         return prior + curvature * scatter[np.ix_(kept, kept)]
 
-    def factor(self, code: int) -> tuple[np.ndarray, bool]:
-        "SciPy's Cholesky factor of the `precision`; made once, for all speakers."
+# %% ../../nbs/methods/33_pool.ipynb #59eb25c8
+class OwnRegressions(BelievedWeights):
+    """Regressions that own clips move, each along what they reach.
+
+    factors: {code: (D + 1, D + 1)}, of the precisions, made when they are needed.
+    """
+
+    def __init__(self, dims: dict[str, int], classes: int) -> None:
+        super().__init__(dims, classes)
+        self.factors: dict[int, np.ndarray] = {}
+
+    def fitted_codes(self) -> list[int]:
+        "The codes of the conditions that have a regression."
+        codes = condition_codes(len(self.modalities)).tolist()
+        return [code for code in codes if self.fitted[self.slot(code)]]
+
+    def factor(self, code: int) -> np.ndarray:
+        "The lower Cholesky factor of the `precision`; made once, for all speakers."
         if code not in self.factors:
-            self.factors[code] = cho_factor(self.precision(code))
+            self.factors[code] = cholesky(self.precision(code), lower=True)
         return self.factors[code]
+
+    def reach(self, clips: Clips, code: int) -> np.ndarray:
+        "How each clip pulls at the weights: (D + 1, N), columns of the factor's inverse."
+        table = self.table(clips, code)
+        return solve_triangular(self.factor(code), table.T, lower=True, check_finite=False)
+
+    def weights(self, pulled: Sequence[np.ndarray], code: int) -> list[np.ndarray]:
+        "As weights of the regression, (D + 1, C) each, what sums of reaches (D + 1, C) are."
+        if not pulled:
+            return []
+        columns = np.concatenate(pulled, 1)
+        factor = self.factor(code)
+        weights = solve_triangular(factor, columns, lower=True, trans="T", check_finite=False)
+        return np.split(weights, len(pulled), 1)
 
 # %% ../../nbs/methods/33_pool.ipynb #da59cc27
 def fit_own(
     clips: Clips, dims: dict[str, int], config: Config, codes: np.ndarray
 ) -> OwnRegressions:
-    "OwnRegressions under the conditions with these codes, of scaled clips less offsets."
+    """OwnRegressions, learned from scaled clips less their speakers' offsets.
+
+    clips: labelled.
+    dims: {modality: width of a vector}.
+    codes: (n,) int64, of the conditions that are learned.
+    """
     found = OwnRegressions(dims, len(clips.classes))
     fit_linear(found, clips, replace(config, penalty=OWN_PENALTY), codes)
     complete = int(condition_codes(len(dims)).max())
@@ -474,39 +534,102 @@ def fit_own(
     return found
 
 # %% ../../nbs/methods/33_pool.ipynb #7d7a7321
-def movement(
-    own: np.ndarray,
-    logarithms: np.ndarray,
-    labels: np.ndarray,
-    factor: tuple[np.ndarray, bool],
-) -> np.ndarray:
-    """How far own clips move the weights of a regression: (D + 1, C).
+STEEPNESS = 0.02  # of the loss along an axis, for each unit of the clips' variance on it
+NO_SLOPE = 1e-5  # a gradient at which the search for the least cost ends
+NO_LENGTH = 1e-9  # of the variance on the longest axis; none counts as shorter
 
-    own: (n, D + 1), their table. logarithms: (n, C), of their answers before. labels: (n,) int.
-    factor: of the precision (D + 1, D + 1) of each class's weights, as SciPy's `cho_factor` has it.
+
+class Unmoved(NamedTuple):
+    """Own clips of a speaker that have all of a condition, before they move its regression.
+
+    reach: (D + 1, n), see `OwnRegressions`.
+    logarithms: (n, C), of their answers before.
+    labels: (n,) int.
     """
-    reach = cho_solve(factor, own.T)
-    values, directions = np.linalg.eigh(own @ reach)
-    kept = values > 1e-9 * values[-1]
-    directions = directions[:, kept]
-    scale = np.sqrt(values[kept])
-    axes = directions * scale
-    shape = len(scale), logarithms.shape[1]
-    truth = np.eye(shape[1])[labels]
+
+    reach: np.ndarray
+    logarithms: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def truth(self) -> np.ndarray:
+        "1 at the label of each clip: (C, n)."
+        classes = self.logarithms.shape[1]
+        return np.eye(classes)[:, self.labels]
+
+
+def in_one(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    "Several arrays (rows, columns) in one, with 0 where another one is larger."
+    shape = np.max([each.shape for each in arrays], 0)
+    whole = np.zeros((len(arrays), *shape))
+    for number, each in enumerate(arrays):
+        rows, columns = each.shape
+        whole[number, :rows, :columns] = each
+    return whole
+
+# %% ../../nbs/methods/33_pool.ipynb #c9264f6c
+def least_cost(
+    axes: np.ndarray, penalty: np.ndarray, logarithms: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """How far P regressions move along their axes, where loss and penalty are least: (P, C, n).
+
+    axes: (P, n, n), of which each row says how far the clips lie on it.
+    penalty: (P, 1, n), of a squared step along each.
+    logarithms, truth: (P, C, n), of `Unmoved`; without a class where a regression has fewer clips.
+    """
+    counts = OWN_WEIGHT * truth.sum(1, keepdims=True)  # 0 for what is padded
+    wanted = OWN_WEIGHT * truth
+    across = axes.transpose(0, 2, 1).copy()
 
     def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        along = flat.reshape(shape)
-        answers = log_softmax(logarithms + axes @ along, 1)
-        loss = -(answers * truth).sum()
-        penalty = (along**2).sum() / 2
-        slope = axes.T @ (np.exp(answers) - truth)
-        total = OWN_WEIGHT * slope + along
-        return penalty + OWN_WEIGHT * loss, total.ravel()
+        along = flat.reshape(truth.shape)
+        logits = logarithms + along @ axes
+        logits -= logits.max(1, keepdims=True)
+        odds = np.exp(logits)
+        total = odds.sum(1, keepdims=True)
+        loss = (counts * np.log(total)).sum() - (wanted * logits).sum()
+        pulled_back = along * penalty
+        slope = (counts * odds / total - wanted) @ across + pulled_back
+        return loss + (along * pulled_back).sum() / 2, slope.ravel()
 
-    start = np.zeros(shape).ravel()
-    best = minimize(cost, start, jac=True, method="L-BFGS-B").x
-    back = directions / scale
-    return reach @ back @ best.reshape(shape)
+    start = np.zeros(truth.size)
+    options = {"gtol": NO_SLOPE, "ftol": 0.0, "maxcor": 5}
+    best = minimize(cost, start, jac=True, method="L-BFGS-B", options=options).x
+    return best.reshape(truth.shape)
+
+# %% ../../nbs/methods/33_pool.ipynb #bc327643
+def moved_together(unmoved: Sequence[Unmoved]) -> list[np.ndarray]:
+    """How much each own clip counts in the movement of its regression's classes: [(n, C)].
+
+    The weights move by `OwnRegressions.weights` of what the clips' reaches sum up to.
+    """
+    products = in_one([each.reach.T @ each.reach for each in unmoved])
+    logarithms = in_one([each.logarithms.T for each in unmoved])
+    truth = in_one([each.truth for each in unmoved])
+    variances, directions = np.linalg.eigh(products)
+    least = NO_LENGTH * variances[:, -1:]
+    variances = np.maximum(variances, least)[:, None]  # (P, 1, n)
+    lengths = np.sqrt(variances)
+    steep = np.sqrt(1 + STEEPNESS * variances)
+    axes = directions * lengths / steep
+    along = least_cost(axes.swapaxes(1, 2), 1 / steep**2, logarithms, truth)
+    steps = along / steep / lengths
+    counts = directions @ steps.swapaxes(1, 2)
+    return [each[: len(one.labels)] for each, one in zip(counts, unmoved)]
+
+
+def movements(unmoved: Sequence[Unmoved]) -> list[np.ndarray]:
+    """As `moved_together`, of any number.
+
+    Those of like numbers of clips are solved for together, so that little is padded.
+    """
+    sizes = [len(each.labels).bit_length() for each in unmoved]
+    counts: dict[int, np.ndarray] = {}
+    for size in set(sizes):
+        some = [i for i, other in enumerate(sizes) if other == size]
+        solved = moved_together([unmoved[i] for i in some])
+        counts |= zip(some, solved)
+    return [counts[i] for i in range(len(unmoved))]
 
 # %% ../../nbs/methods/33_pool.ipynb #42bb0968
 OWN_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 2)  # of dev clips that are enrolled
@@ -534,7 +657,8 @@ def own_gate_batch(
 ) -> GateBatch | None:
     """A gate batch of dev clips whose speakers have enrolled ones; None if there are none.
 
-    method: not changed. share: how many of the dev clips are enrolled, at random.
+    method: not changed.
+    share: how many of the dev clips are enrolled, at random.
     """
     is_stored = generator.random(len(dev)) < share
     left = dev[~is_stored & np.isin(dev.groups, dev.groups[is_stored])]
@@ -621,42 +745,86 @@ class OffsetFromOthers(OwnClips):
 MOST_MOVES = 1024  # of speakers and conditions, a table of weights each
 
 
+class OwnBut(NamedTuple):
+    """The own clips of a speaker but one.
+
+    itself: that one's row of `own`, or -1, where all count.
+    """
+
+    speaker: str
+    itself: int
+
+
+Moves: TypeAlias = dict[tuple[OwnBut, int], np.ndarray | None]  # by own clips and condition code
+
+
 class OwnMoves(OffsetFromOthers):
     "An OffsetFromOthers method whose enrolled clips move regressions."
 
     own_linear: OwnRegressions
 
-    def moved_by(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
-        """The `movement` by a speaker's own clips that have all of a condition.
-
-        itself: a row of `own` that does not count, or -1. None where no labelled clip is left.
-        """
+    def own_rows(self, own: OwnBut, code: int) -> np.ndarray:
+        "The rows of a speaker's labelled own clips that have all of a condition, but one."
+        condition = Condition.from_code(code, tuple(self.shape["dims"]))
         labels = self.of_own("labels of own clips", self.own_labels)
         rows = condition.rows(self.own.present)
-        rows = rows[self.own.groups[rows] == speaker]
-        rows = rows[(labels[rows] >= 0) & (rows != itself)]
-        if not len(rows):
-            return None
-        own, code = self.own_without()[rows], condition.code
-        table = self.own_linear.table(own, code)
-        before = self.own_linear.logarithms(own, code)
-        return movement(table, before, labels[rows], self.own_linear.factor(code))
+        rows = rows[self.own.groups[rows] == own.speaker]
+        return rows[(labels[rows] >= 0) & (rows != own.itself)]
 
-    def moves(self, speaker: str, itself: int, condition: Condition) -> np.ndarray | None:
-        "`moved_by`; up to MOST_MOVES are kept, until enrolled clips change."
-        kept: dict[tuple[str, int, int], np.ndarray | None] = self.of_own("moves", dict)
-        key = speaker, itself, condition.code
-        found = kept.get(key)
-        if found is None:
-            found = self.moved_by(speaker, itself, condition)
-            if len(kept) >= MOST_MOVES:
-                kept.clear()
-            kept[key] = found
-        return found
+    def unmoved(self, owns: Iterable[OwnBut], code: int) -> dict[OwnBut, Unmoved]:
+        "Own clips before they move the regression of a condition, where there are any."
+        every = {own: self.own_rows(own, code) for own in owns}
+        chosen = {own: rows for own, rows in every.items() if len(rows)}
+        if not chosen:
+            return {}
+        lists = list(chosen.values())
+        rows, at = np.unique(np.concatenate(lists), return_inverse=True)
+        clips = self.own_without()[rows]
+        labels = self.of_own("labels of own clips", self.own_labels)[rows]
+        reach = self.own_linear.reach(clips, code)
+        before = self.own_linear.logarithms(clips, code)
+        ends = np.cumsum(list(map(len, lists)))
+        places = np.split(at, ends[:-1])
+        found = [Unmoved(reach[:, at], before[at], labels[at]) for at in places]
+        return dict(zip(chosen, found))
+
+# %% ../../nbs/methods/33_pool.ipynb #41404bc3
+class KeptMoves(OwnMoves):
+    "An OwnMoves method that solves for many movements at once, and keeps them."
+
+    def solved(self, owns: Iterable[OwnBut], codes: Iterable[int]) -> Moves:
+        "How far own clips move the weights of each condition's regression."
+        before = {code: self.unmoved(owns, code) for code in codes}
+        every = chain.from_iterable(some.values() for some in before.values())
+        counts = iter(movements(list(every)))
+        moves: Moves = {}
+        for code, some in before.items():
+            pulled = [each.reach @ next(counts) for each in some.values()]
+            weights = self.own_linear.weights(pulled, code)
+            moves |= {(own, code): each for own, each in zip(some, weights)}
+        return moves
+
+    def moves(self, owns: Sequence[OwnBut], code: int) -> list[np.ndarray | None]:
+        """How far each moves the weights (D + 1, C) of a condition's regression; None: not at all.
+
+        Where few are asked about, the other conditions are solved for with this one. More than
+        MOST_MOVES are kept of one question only, and none after enrolled clips change.
+        """
+        kept: Moves = self.of_own("moves", dict)
+        codes = self.own_linear.fitted_codes()
+        new = [own for own in owns if (own, code) not in kept]
+        if len(new) * len(codes) > MOST_MOVES:
+            codes = [code]
+        if len(kept) + len(new) * len(codes) > MOST_MOVES:
+            kept.clear()
+            new = list(owns)
+        kept |= {(own, each): None for own in new for each in codes}
+        kept |= self.solved(new, codes)
+        return [kept[own, code] for own in owns]
 
 # %% ../../nbs/methods/33_pool.ipynb #b18127e8
-class OwnRegressed(OwnMoves):
-    "An OwnMoves method; what a speaker's moved regression answers stands beside the votes."
+class OwnRegressed(KeptMoves):
+    "A KeptMoves method; what a speaker's moved regression answers stands beside the votes."
 
     regression = "own regression"
 
@@ -672,11 +840,11 @@ class OwnRegressed(OwnMoves):
         table = self.own_linear.table(among, code)
         before = self.own_linear.logarithms(among, code)
         itself = rows_in(self.own, among.ids)
-        pairs = zip(among.groups.tolist(), itself.tolist())
-        for speaker, row in dict.fromkeys(pairs):
-            moves = self.moves(speaker, row, condition)
+        owns = [OwnBut(*each) for each in zip(among.groups.tolist(), itself.tolist())]
+        asked = list(dict.fromkeys(owns))
+        for own, moves in zip(asked, self.moves(asked, code)):
             if moves is not None:
-                rows = (among.groups == speaker) & (itself == row)
+                rows = (among.groups == own.speaker) & (itself == own.itself)
                 logits = before[rows] + table[rows] @ moves
                 answers[known[rows]] = softmax(logits, 1)
         return torch.from_numpy(answers).float()

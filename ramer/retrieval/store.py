@@ -915,6 +915,8 @@ class RetrievalStore(FollowedRows):
             queries = {m: self.features[m][rows] for m in condition.available}
             parts.append(self.search(queries, k, exclude.take(rows)))
             order.append(rows)
+        if len(parts) == 1:
+            return parts[0]
         back = np.argsort(np.concatenate(order))
         columns = [np.concatenate(column)[back] for column in zip(*parts)]
         return Hits(*columns)
