@@ -12,9 +12,9 @@ from scipy.special import softmax
 
 from ramer.conditions import Condition, condition_mask
 from ramer.data.worlds import WORLDS, sample
-from ramer.methods import pool
+from ramer.methods import speakers
 from ramer.methods.base import copy_of
-from ramer.methods.pool import OwnBut, movements, rows_in
+from ramer.methods.speakers import OwnBut, movements, rows_in
 from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import forget
 
@@ -203,7 +203,7 @@ def test_an_enrolled_clip_does_not_move_the_regression_that_answers_it(
         is_counted.extend(sorted(each.labels) for each in unmoved)
         return movements(unmoved)
 
-    monkeypatch.setattr(pool, "movements", counted)
+    monkeypatch.setattr(speakers, "movements", counted)
     method.moves([OwnBut(str(mine.groups[0]), itself)], CODES["a"])
     n_conditions = len(method.own_linear.fitted_codes())
     assert is_counted == [sorted(mine.labels[1:])] * n_conditions
@@ -248,7 +248,7 @@ def test_a_method_that_has_answered_a_known_speaker_can_be_pickled(method, enrol
 def test_few_movements_are_kept_and_the_answers_stay(method, enrolled, asked, monkeypatch):
     method.enrol(enrolled)
     answers = moved(method, asked)
-    monkeypatch.setattr(pool, "MOST_MOVES", 2)
+    monkeypatch.setattr(speakers, "MOST_MOVES", 2)
     method.store.update(enrolled.ids, labels=enrolled.labels)  # nothing is kept after a change
     for name in np.unique(asked.groups):
         mine = asked.groups == name
