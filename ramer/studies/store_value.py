@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['SpeakerAnswer', 'EnrolmentAnswer', 'ENROLLED', 'ENROLMENT', 'Contrasts', 'ENROLMENT_STUDY', 'AnyGated', 'PartAnswer',
            'PARTS', 'PARTS_STUDY', 'UNSEEN', 'UNSEEN_STUDY', 'FEW', 'POOLS', 'SUREST', 'POOLED', 'UNLABELLED_STUDY',
-           'LABELLED', 'WAYS', 'POOL_ALONE', 'MAP_STUDY', 'STORE_VALUE', 'is_enrolled', 'without_enrolled',
-           'first_of_each_class', 'by_speaker', 'SpeakerModels', 'trained_further', 'not_enrolled', 'zero_fill_part',
-           'with_enrolled', 'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions', 'logistic_of_all',
-           'nearest_enrolled', 'trained_once', 'judged_in', 'enrolment_answers', 'arm_contrast', 'between_arms',
-           'has_several_clips', 'refitted', 'without_smoothing', 'with_drawn_neighbours', 'with_shuffled_labels',
-           'two_zero_fills', 'network_weights', 'wide_enough', 'wider_zero_fill', 'without_votes', 'without_linear',
-           'part_answers', 'unseen', 'has_more_draws', 'pool_case', 'labelled_by', 'with_pool', 'self_trained',
-           'without_pool', 'with_stored_pool', 'with_unlabelled_pool', 'pool_answers', 'pool_kinds', 'is_world',
-           'map_case', 'map_worlds', 'map_answers', 'map_kinds', 'map_rows', 'draw_grid', 'pool_points', 'draw_pools',
-           'draw_map', 'describe_map']
+           'LABELLED', 'WAYS', 'POOL_ALONE', 'RETRIEVING', 'MAP_STUDY', 'STORE_VALUE', 'is_enrolled',
+           'without_enrolled', 'first_of_each_class', 'by_speaker', 'SpeakerModels', 'trained_further', 'not_enrolled',
+           'zero_fill_part', 'with_enrolled', 'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions',
+           'logistic_of_all', 'nearest_enrolled', 'trained_once', 'judged_in', 'enrolment_answers', 'arm_contrast',
+           'between_arms', 'has_several_clips', 'refitted', 'without_smoothing', 'with_drawn_neighbours',
+           'with_shuffled_labels', 'two_zero_fills', 'network_weights', 'wide_enough', 'wider_zero_fill',
+           'without_votes', 'without_linear', 'part_answers', 'unseen', 'has_more_draws', 'pool_case', 'labelled_by',
+           'with_pool', 'self_trained', 'without_pool', 'with_stored_pool', 'with_unlabelled_pool', 'pool_answers',
+           'pool_kinds', 'is_world', 'map_case', 'map_worlds', 'map_answers', 'map_kinds', 'map_rows', 'draw_grid',
+           'pool_points', 'draw_pools', 'draw_map', 'describe_map']
 
 # %% ../../nbs/studies/63_store_value.ipynb #b0e53211
 import copy
@@ -816,13 +816,14 @@ def draw_map(table: pd.DataFrame, pools: pd.DataFrame) -> Figure:
 # %% ../../nbs/studies/63_store_value.ipynb #de6b557b
 def describe_map(table: pd.DataFrame) -> str:
     "In which cells of the map retrieval is clearly better, and in which worse, in words."
-    rows = table[(table.condition != MISSING) & table.arm.isin(["ramer", "ramer-pooled"])]
+    rows = table[(table.condition != MISSING) & table.arm.isin(RETRIEVING)]
     names = rows.arm + ", " + rows.condition
     counts = describe_counts(rows, names, "comparisons (arms by cells)", rows.arm)
     return f"Cell by cell, {counts}."
 
 
 POOL_ALONE = "the pool alone"
+RETRIEVING = ("ramer", "ramer-gated", "ramer-pooled")
 MAP_STUDY = Study(
     "map",
     "Where does retrieval pay, by the number of labelled clips and of ways in which an emotion "
@@ -830,6 +831,7 @@ MAP_STUDY = Study(
     {
         "no retrieval": {"method": "zero"},
         "ramer": {"method": "ramer"},
+        "ramer-gated": {"method": "ramer-gated"},
         POOL_ALONE: {"method": "ramer-pooled", "part": "first"},
         "ramer-pooled": {"method": "ramer-pooled"},
         "best possible": {"method": "bayes"},
