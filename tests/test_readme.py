@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,23 @@ def numbers(text):
 def test_it_is_one_page_and_opens_with_what_can_be_run():
     assert len(README.encode()) < 10_000
     assert "make results" in "\n".join(README.splitlines()[:25])
+
+
+def test_what_changed_is_what_the_ledger_and_the_studies_say():
+    assert README.count("**What changed in the answer**") == 1
+    ledger = pd.read_csv(RESULTS / "claims.csv").set_index(["claim", "dataset"]).verdict
+    assert ledger["RAMER is better than AE", "ravdess-goemotions"] != "supported"
+    retrieval = "Retrieval compensates for what is missing"
+    assert ledger[retrieval, "ravdess-goemotions"] == "supported"
+    leaks = pd.read_csv(RESULTS / "leaks" / "inflation.csv")
+    by_leak = leaks[leaks.method == "ramer"].pivot_table("difference", "dataset", "leak")
+    by_leak = by_leak.dropna(subset="recipe-first-dropped")
+    assert (by_leak["recipe-first-dropped"] < by_leak["recipe"]).all()
+    parts = pd.read_csv(RESULTS / "studies" / "experts" / "table.csv")
+    votes = parts[(parts.arm == "without neighbours") & (parts.condition == "missing")]
+    assert (votes.low <= 0).all() and (votes.high >= 0).all()
+    ours = ledger["ramer-pooled is better than the opponent that dev chose"]
+    assert (ours[["ravdess", "ravdess-goemotions", "stressid"]] == "supported").all()
 
 
 def test_its_example_gives_the_output_that_it_shows(tmp_path, monkeypatch, capsys):
