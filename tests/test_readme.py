@@ -34,6 +34,9 @@ def test_what_changed_is_what_the_ledger_and_the_studies_say():
     parts = pd.read_csv(RESULTS / "studies" / "experts" / "table.csv")
     votes = parts[(parts.arm == "without neighbours") & (parts.condition == "missing")]
     assert (votes.low <= 0).all() and (votes.high >= 0).all()
+    known = pd.read_csv(RESULTS / "studies" / "centring" / "table.csv")
+    known = known[(known.arm == "ramer-pooled, as dev says") & (known.condition == "missing")]
+    assert (known.set_index("dataset").low[["ravdess", "ravdess-goemotions", "stressid"]] > 0).all()
     ours = ledger["ramer-pooled is better than the opponent that dev chose"]
     assert (ours[["ravdess", "ravdess-goemotions", "stressid"]] == "supported").all()
 
