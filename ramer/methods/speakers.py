@@ -222,7 +222,7 @@ class OwnRegressions(BelievedWeights):
         return solve_triangular(self.factor(code), table.T, lower=True, check_finite=False)
 
     def weights(self, pulled: Sequence[np.ndarray], code: int) -> list[np.ndarray]:
-        "As weights of the regression, (D + 1, C) each, what sums of reaches (D + 1, C) are."
+        "Sums of reaches, (D + 1, C) each, as weights of the regression."
         if not pulled:
             return []
         columns = np.concatenate(pulled, 1)

@@ -6,7 +6,7 @@
 __all__ = ['TOWARDS_EQUAL', 'POOL_PARTS', 'EXPERTS_STUDY', 'CENTRED', 'COUNTS', 'BY_DEV', 'CENTRING_ARMS', 'CENTRING_STUDY',
            'BY_POOL', 'WEIGHTED', 'BY_OTHERS', 'ADAPTING_STUDY', 'POOLING', 'learned_weights', 'with_pool_of',
            'without_expert', 'expert_alone', 'pool_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
-           'with_learned_weights', 'centred', 'centring_arms', 'own_method', 'learned', 'dev_centres',
+           'with_learned_weights', 'scaled_and_centred', 'centring_arms', 'own_method', 'learned', 'dev_centres',
            'centring_answers', 'has_speakers', 'not_moved', 'without_own_regression', 'own_regression_alone',
            'votes_alone', 'offsets_alone', 'regression_less_offsets']
 
@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from typing import Any
 from ..conditions import by_condition, condition_codes
-from ..data.clips import Clips, Scaler
+from ..data.clips import Clips, Scaler, centred
 from ..data.folds import Dataset
 from ..evaluation.metrics import ua
 from ..evaluation.protocol import PredictProba, Protocol, make_judge
@@ -28,7 +28,7 @@ from ..methods.base import Method, copy_of
 from ..methods.config import Config
 from ..methods.gated import Gated, LinearAnswers, fit_linear, learned_answers
 from ..methods.pool import EXPERTS, PooledRetrieval, drawn_rows
-from ..methods.speakers import OwnRegressions, SpeakerOffsets, as_they_are, summed
+from ..methods.speakers import OwnRegressions, SpeakerOffsets, as_they_are
 from ..methods.registry import DEFAULTS
 from ..runs.training import dev_confusion
 from .engine import Answer, ArmFields, Study, StudyContext, named
@@ -163,26 +163,14 @@ EXPERTS_STUDY = Study(
 )
 
 # %% ../../nbs/studies/64_pooling.ipynb #13ef588b
-def centred(clips: Clips, scaler: Scaler, most: int = 0, seed: int = 0) -> Clips:
-    """Scaled clips, each less the mean of its group's, modality by modality.
+def scaled_and_centred(clips: Clips, scaler: Scaler, most: int = 0, seed: int = 0) -> Clips:
+    """Scaled clips, each less the mean of its group's, see `centred`.
 
-    most: how many clips of a group, drawn at random, give its mean; 0: all of them. A modality that
-    none of these has is left as it is.
-    Raises ValueError for sequences.
+    most: how many clips of a group, drawn at random, give its mean; 0: all of them.
     """
-    scaled = scaler(clips)
     _, groups = np.unique(clips.groups, return_inverse=True)
     drawn = drawn_rows(groups, most or len(clips), seed)
-    features: dict[str, np.ndarray] = {}
-    for (modality, x), has in zip(scaled.features.items(), clips.present.T):
-        if x.ndim != 2:
-            raise ValueError(f"{modality!r} is a sequence; average its frames before centring")
-        counted = np.flatnonzero(has & drawn)
-        sums = summed(x[counted], groups[counted], groups.max() + 1)
-        counts = np.bincount(groups[counted], minlength=len(sums))
-        means = sums / np.maximum(counts, 1)[:, None]
-        features[modality] = ((x - means[groups]) * has[:, None]).astype(np.float32)
-    return scaled.with_features(**features)
+    return centred(scaler(clips), drawn)
 
 # %% ../../nbs/studies/64_pooling.ipynb #0695569f
 CENTRED = ("zero", "logistic", "lda", "tabm", "ramer-gated", "ramer-pooled")
@@ -222,8 +210,8 @@ def learned(
         learning = copy.copy(protocol)
         if is_centred:
             scaler = Scaler.fit(protocol.train.labelled())
-            learning.train = centred(protocol.train, scaler)
-            learning.dev = centred(protocol.dev, scaler)
+            learning.train = scaled_and_centred(protocol.train, scaler)
+            learning.dev = scaled_and_centred(protocol.dev, scaler)
         shared[key] = trained_once(config, learning, {}), learning.dev
     return shared[key]
 
@@ -257,7 +245,7 @@ def centring_answers(
     test = context.test
     if is_centred:
         scaler = Scaler.fit(protocol.train.labelled())
-        test = centred(test, scaler, centre, config.seed)
+        test = scaled_and_centred(test, scaler, centre, config.seed)
     judge = make_judge(test)
     for condition in study.conditions(protocol.modalities):
         yield Answer(condition, method, judge(method.predict_proba, condition), dev=dev)
