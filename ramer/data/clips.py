@@ -6,7 +6,7 @@
 __all__ = ['ODD_FEATURES', 'FARTHEST', 'Provenance', 'ClipColumns', 'as_feature', 'whole_numbers', 'all_lengths', 'presence',
            'without_absent', 'check_columns', 'check_ids', 'check_present', 'check_labels', 'check_shape', 'odd_rows',
            'measured', 'check_lengths', 'ClipRows', 'named_once', 'MatchedRows', 'Clips', 'frames_within',
-           'valid_frames', 'deviation_of', 'check_near', 'Scaler', 'centred']
+           'valid_frames', 'deviation_of', 'check_near', 'Scaler', 'summed', 'centred']
 
 # %% ../../nbs/data/03_clips.ipynb #d159f4fc
 import hashlib
@@ -496,6 +496,17 @@ class Scaler:
         return clips._view(without_absent(scaled, clips.lengths, clips.present))
 
 # %% ../../nbs/data/03_clips.ipynb #4c1f6e0b
+def summed(x: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
+    """Sums of the rows with each number: (n, D) float64.
+
+    x: (N, D).
+    numbers: (N,) int below n.
+    """
+    sums = np.zeros((n, x.shape[1]))
+    np.add.at(sums, numbers, x)
+    return sums
+
+
 def centred(clips: Clips, counted: np.ndarray | None = None) -> Clips:
     """Clips, each less the mean of its group's, modality by modality.
 
@@ -517,8 +528,7 @@ def centred(clips: Clips, counted: np.ndarray | None = None) -> Clips:
         if x.ndim != 2:
             raise ValueError(f"{modality!r} is a sequence; average its frames before centring")
         rows = np.flatnonzero(has & counted)
-        sums = np.zeros((len(names), x.shape[1]))
-        np.add.at(sums, groups[rows], x[rows])
+        sums = summed(x[rows], groups[rows], len(names))
         counts = np.bincount(groups[rows], minlength=len(names))
         means = sums / np.maximum(counts, 1)[:, None]
         without = (x - means[groups]) * has[:, None]

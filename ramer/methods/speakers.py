@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'STEEPNESS', 'NO_SLOPE', 'NO_LENGTH', 'OWN_SHARES',
-           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'summed', 'class_means', 'rows_in',
-           'as_they_are', 'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one',
-           'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
-           'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
+           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'class_means', 'rows_in', 'as_they_are',
+           'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one', 'least_cost',
+           'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnBut',
+           'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
 
 # %% ../../nbs/methods/33_speakers.ipynb #f27bb90f
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 from ..conditions import Condition, condition_codes
-from ..data.clips import Clips
+from ..data.clips import Clips, summed
 from .base import copy_of
 from .classical import feature_table
 from .config import Config
@@ -66,17 +66,6 @@ def variance_ratio(residuals: np.ndarray, speakers: np.ndarray) -> np.ndarray:
     between = (among - within) / clips_each
     is_seen = between > LEAST_BETWEEN * within
     return np.divide(within, between, out=np.full_like(within, np.inf), where=is_seen)
-
-
-def summed(x: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
-    """Sums of the rows with each number: (n, D) float64.
-
-    x: (N, D).
-    numbers: (N,) int below n.
-    """
-    sums = np.zeros((n, x.shape[1]))
-    np.add.at(sums, numbers, x)
-    return sums
 
 
 def class_means(x: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
