@@ -472,18 +472,19 @@ class OwnMoves(OffsetFromOthers):
 
     own_linear: OwnRegressions
 
-    def own_rows(self, own: OwnBut, code: int) -> np.ndarray:
-        "The rows of a speaker's labelled own clips that have all of a condition, but one."
+    def own_rows(self, owns: Iterable[OwnBut], code: int) -> dict[OwnBut, np.ndarray]:
+        "The rows of labelled own clips that have all of a condition, where there are any."
         condition = Condition.from_code(code, tuple(self.shape["dims"]))
+        able = condition.rows(self.own.present)
         labels = self.of_own("labels of own clips", self.own_labels)
-        rows = condition.rows(self.own.present)
-        rows = rows[self.own.groups[rows] == own.speaker]
-        return rows[(labels[rows] >= 0) & (rows != own.itself)]
+        able = able[labels[able] >= 0]
+        speakers = self.own.groups[able]
+        rows = {own: able[(speakers == own.speaker) & (able != own.itself)] for own in owns}
+        return {own: some for own, some in rows.items() if len(some)}
 
     def unmoved(self, owns: Iterable[OwnBut], code: int) -> dict[OwnBut, Unmoved]:
         "Own clips before they move the regression of a condition, where there are any."
-        every = {own: self.own_rows(own, code) for own in owns}
-        chosen = {own: rows for own, rows in every.items() if len(rows)}
+        chosen = self.own_rows(owns, code)
         if not chosen:
             return {}
         lists = list(chosen.values())
@@ -542,8 +543,7 @@ class OwnRegressed(KeptMoves):
         code = condition.code
         answers = np.zeros((len(clips), len(self.shape["classes"])))
         known = np.flatnonzero(np.isin(clips.groups, self.own.groups))
-        is_fitted = self.own_linear.fitted[self.own_linear.slot(code)]
-        if not (len(known) and is_fitted):
+        if not len(known) or code not in self.own_linear.fitted_codes():
             return torch.from_numpy(answers).float()
         among = self.among_others(clips[known])
         table = self.own_linear.table(among, code)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TOWARDS_EQUAL', 'POOL_PARTS', 'EXPERTS_STUDY', 'CENTRED', 'COUNTS', 'BY_DEV', 'CENTRING_ARMS', 'CENTRING_STUDY',
            'BY_POOL', 'WEIGHTED', 'BY_OTHERS', 'ADAPTING_STUDY', 'POOLING', 'learned_weights', 'with_pool_of',
-           'without_expert', 'expert_alone', 'pool_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
-           'with_learned_weights', 'scaled_and_centred', 'centring_arms', 'own_method', 'learned', 'dev_centres',
-           'centring_answers', 'has_speakers', 'not_moved', 'without_own_regression', 'own_regression_alone',
-           'votes_alone', 'offsets_alone', 'regression_less_offsets']
+           'without_expert', 'expert_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
+           'with_learned_weights', 'scaled_and_centred', 'centring_arms', 'own_method', 'Learned', 'learned',
+           'dev_centres', 'centring_answers', 'has_speakers', 'not_moved', 'without_own_regression',
+           'own_regression_alone', 'votes_alone', 'offsets_alone', 'regression_less_offsets']
 
 # %% ../../nbs/studies/64_pooling.ipynb #df95f85a
 import copy
@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from typing import Any
+from typing import Any, NamedTuple
 from ..conditions import by_condition, condition_codes
 from ..data.clips import Clips, Scaler, centred
 from ..data.folds import Dataset
@@ -39,6 +39,7 @@ from ramer.studies.store_value import (
     PartAnswer,
     between_arms,
     enrolment_answers,
+    first_alone,
     logistic_of_all,
     not_enrolled,
     part_answers,
@@ -95,11 +96,6 @@ def expert_alone(
     return predict
 
 
-def pool_alone(method: PooledRetrieval, train: Clips, dev: Clips, *unused: Any) -> PredictProba:
-    "The pool, without votes and gate."
-    return method.first_answers
-
-
 def not_softened(method: PooledRetrieval, train: Clips, dev: Clips, *unused: Any) -> PredictProba:
     "The method with a pool whose experts are as sure as they are."
     return refitted(method, dev, exponents=dict.fromkeys(method.exponents, 1.0)).predict_proba
@@ -142,7 +138,7 @@ def with_learned_weights(
 POOL_PARTS: dict[str, PartAnswer] = {
     "whole": PARTS["whole"],
     "without neighbours": without_votes,
-    "pool alone": pool_alone,
+    "pool alone": first_alone,
     "not softened": not_softened,
     "with regressions": with_regressions,
     "learned weights": with_learned_weights,
@@ -198,21 +194,30 @@ def own_method(arm: str) -> str:
     return arm.partition(",")[0]
 
 # %% ../../nbs/studies/64_pooling.ipynb #abe7fb43
+class Learned(NamedTuple):
+    "A fitted method, its dev clips, and the scaler before centring; None: clips are as they are."
+
+    method: Method
+    dev: Clips
+    scaler: Scaler | None
+
+
 def learned(
     protocol: Protocol, config: Config, is_centred: bool, shared: dict[Any, Any]
-) -> tuple[Method, Clips]:
-    """(a method that is fitted to centred clips, or to clips as they are; its dev clips).
+) -> Learned:
+    """A method that has learned from centred clips, or from clips as they are.
 
     shared: what arms leave each other.
     """
     key = config, is_centred
     if key not in shared:
-        learning = copy.copy(protocol)
+        learning, scaler = copy.copy(protocol), None
         if is_centred:
             scaler = Scaler.fit(protocol.train.labelled())
             learning.train = scaled_and_centred(protocol.train, scaler)
             learning.dev = scaled_and_centred(protocol.dev, scaler)
-        shared[key] = trained_once(config, learning, {}), learning.dev
+        method = trained_once(config, learning, {})
+        shared[key] = Learned(method, learning.dev, scaler)
     return shared[key]
 
 
@@ -220,8 +225,8 @@ def dev_centres(protocol: Protocol, config: Config, shared: dict[Any, Any]) -> b
     "Whether a method has a higher dev UA, over all conditions, when clips are centred."
     scores = {}
     for is_centred in (False, True):
-        method, dev = learned(protocol, config, is_centred, shared)
-        scores[is_centred] = ua(dev_confusion(method, dev))
+        of_kind = learned(protocol, config, is_centred, shared)
+        scores[is_centred] = ua(dev_confusion(of_kind.method, of_kind.dev))
     return bool(scores[True] > scores[False])
 
 
@@ -240,11 +245,9 @@ def centring_answers(
     protocol, centre = context.protocol, rest["centre"]
     if centre == BY_DEV:
         centre = {True: 0, False: None}[dev_centres(protocol, config, shared)]
-    is_centred = centre is not None
-    method, dev = learned(protocol, config, is_centred, shared)
+    method, dev, scaler = learned(protocol, config, centre is not None, shared)
     test = context.test
-    if is_centred:
-        scaler = Scaler.fit(protocol.train.labelled())
+    if scaler is not None:
         test = scaled_and_centred(test, scaler, centre, config.seed)
     judge = make_judge(test)
     for condition in study.conditions(protocol.modalities):

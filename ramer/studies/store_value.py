@@ -7,7 +7,7 @@ __all__ = ['SpeakerAnswer', 'EnrolmentAnswer', 'ENROLLED', 'ENROLMENT', 'Contras
            'PARTS', 'PARTS_STUDY', 'UNSEEN', 'UNSEEN_STUDY', 'FEW', 'POOLS', 'SUREST', 'POOLED', 'UNLABELLED_STUDY',
            'LABELLED', 'WAYS', 'POOL_ALONE', 'RETRIEVING', 'MAP_STUDY', 'STORE_VALUE', 'is_enrolled',
            'without_enrolled', 'first_of_each_class', 'by_speaker', 'SpeakerModels', 'trained_further', 'not_enrolled',
-           'zero_fill_part', 'with_enrolled', 'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions',
+           'first_alone', 'with_enrolled', 'zero_fill_further', 'logistic_of_speaker', 'weighted_regressions',
            'logistic_of_all', 'nearest_enrolled', 'trained_once', 'judged_in', 'enrolment_answers', 'arm_contrast',
            'between_arms', 'has_several_clips', 'refitted', 'without_smoothing', 'with_drawn_neighbours',
            'with_shuffled_labels', 'two_zero_fills', 'network_weights', 'wide_enough', 'wider_zero_fill',
@@ -192,8 +192,8 @@ def not_enrolled(method: GatedRetrieval, train: Clips, enrolled: Clips) -> Predi
     return method.predict_proba
 
 
-def zero_fill_part(method: GatedRetrieval, *unused: Any) -> PredictProba:
-    "Zero-fill alone, as it was fitted within the method."
+def first_alone(method: Any, *unused: Any) -> PredictProba:
+    "What keys, votes and gate stand beside, alone: zero-fill, or the pool, as fitted within."
     return method.first_answers
 
 
@@ -246,7 +246,7 @@ ENROLLED: dict[str, EnrolmentAnswer] = {
 }
 ENROLMENT: dict[str, EnrolmentAnswer] = {
     "not enrolled": not_enrolled,
-    "no retrieval": zero_fill_part,
+    "no retrieval": first_alone,
     **ENROLLED,
     "zero-fill, trained on": zero_fill_further,
     "logistic, own clips": logistic_of_speaker,
@@ -454,7 +454,7 @@ PARTS: dict[str, PartAnswer] = {
     "keys not smoothed": lambda method, train, dev, generator: (
         without_smoothing(method, train, dev).predict_proba
     ),
-    "zero-fill": zero_fill_part,
+    "zero-fill": first_alone,
     "zero-fill, two averaged": lambda method, train, dev, generator: two_zero_fills(
         method, train, dev
     ),
@@ -719,7 +719,7 @@ def map_answers(
         if config.method == "bayes":
             predict = partial(posterior, world)
         elif rest.get("part") == "first":
-            predict = method.first_answers
+            predict = first_alone(method)
         judged = judge_under(predict, dataset.parts(config.fold)[1], mask)
         yield Answer(case, method, judged, dev=protocol.dev)
 
