@@ -149,9 +149,9 @@ class Keys(KeyMaps):
         return torch.einsum("bmw,bkmw->bk", weighted, keys)
 
 # %% ../../nbs/methods/32_gated.ipynb #27e72257
-def new_keys(dims: dict[str, int], config: Config) -> Keys:
+def new_keys(dims: dict[str, int], config: Config, kind: type[Keys] = Keys) -> Keys:
     "Untrained Keys as the config says. dims: {modality: width of a vector}."
-    return Keys(dims, config.key_width, config.sharpness, config.smoothing, config.own_speed)
+    return kind(dims, config.key_width, config.sharpness, config.smoothing, config.own_speed)
 
 # %% ../../nbs/methods/32_gated.ipynb #fb92ae79
 def nearest(keys: Tensor, k: int, block: int = 1024) -> Tensor:
@@ -482,14 +482,20 @@ def vote_score(keys: Keys, episodes: EpisodePass, dev: Clips, k: int) -> float:
 
 
 def train_keys(
-    clips: Clips, dev: Clips, config: Config, codes: np.ndarray | None = None
+    clips: Clips,
+    dev: Clips,
+    config: Config,
+    codes: np.ndarray | None = None,
+    keys: Keys | None = None,
+    kind: type[Episodes] = Episodes,
 ) -> tuple[Keys, History]:
-    """Keys trained on scaled, labelled clips, with the epoch of the best dev UA.
+    """Keys trained on scaled, labelled clips, with the epoch of the best dev UA of their votes.
 
-    codes: of the conditions to learn under; default: all.
+    codes: of the conditions to learn under; default: all. keys: untrained; default: `new_keys`.
+    kind: Episodes, or what else the loss of a step is.
     """
-    keys = new_keys(clips.dims, config)
-    episodes = Episodes(keys, clips, config, codes)
+    keys = keys or new_keys(clips.dims, config)
+    episodes = kind(keys, clips, config, codes)
 
     def score() -> float:
         return vote_score(keys, episodes, dev, config.k)

@@ -6,13 +6,13 @@
 __all__ = ['CONTROLS', 'RAMERS', 'PEOPLE', 'YARDSTICKS', 'ORDER', 'TableRow', 'METHOD_FACTS', 'REFERENCES', 'DIFFERENCE',
            'COLLAPSED', 'LEGEND', 'DATABASE_METHODS', 'GAIN', 'is_synthetic', 'set_order', 'ordered', 'real_first',
            'select', 'condition_order', 'short', 'title_of', 'set_names', 'facts_of', 'count_runs', 'judged_counts',
-           'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'method_rows', 'people_confusions', 'people_scores',
-           'people_rows', 'conditions_table', 'difference_rows', 'corrected', 'differences_table', 'compared_pairs',
-           'against_zero', 'mark', 'marks', 'interval_text', 'with_interval', 'signed_points', 'with_mark',
-           'marked_points', 'with_set', 'set_columns', 'wide', 'markdown', 'read_table', 'show_table', 'weights_text',
-           'seconds_text', 'main_table', 'gains', 'verdict', 'verdicts', 'ranked', 'one_missing_view', 'database_view',
-           'experiments', 'variant_of', 'variant_rows', 'variants_table', 'variants_view', 'plain_cell', 'latex_cell',
-           'condition_signs', 'paper_table', 'latex_table']
+           'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'metric_means', 'method_rows', 'people_confusions',
+           'people_scores', 'people_rows', 'conditions_table', 'difference_rows', 'corrected', 'differences_table',
+           'compared_pairs', 'against_zero', 'mark', 'marks', 'interval_text', 'with_interval', 'signed_points',
+           'with_mark', 'marked_points', 'with_set', 'set_columns', 'wide', 'markdown', 'read_table', 'show_table',
+           'weights_text', 'seconds_text', 'main_table', 'gains', 'verdict', 'verdicts', 'ranked', 'one_missing_view',
+           'database_view', 'experiments', 'variant_of', 'variant_rows', 'variants_table', 'variants_view',
+           'plain_cell', 'latex_cell', 'condition_signs', 'paper_table', 'latex_table']
 
 # %% ../../nbs/report/48_tables.ipynb #4fcd1d44
 import numpy as np
@@ -192,6 +192,15 @@ def scored_metrics(results: Results, method: str) -> Iterator[tuple[str, Scored]
         if name == "WA" and "bayes" in results.lines and method != "bayes":
             best = scores(results, "bayes", folds, metric)
             yield "WA / Bayes", share_of_best(found, best)
+
+
+def metric_means(results: Results, metric: str) -> pd.Series:
+    "The mean of one metric by (method, condition), without an interval."
+    means: dict[tuple[str, str], float] = {}
+    for method in results.lines:
+        found = scores(results, method, results.folds(method), METRICS[metric])
+        means |= {(method, condition): point for condition, (point, _) in found.items()}
+    return pd.Series(means)
 
 
 def method_rows(results: Results, method: str) -> Iterator[TableRow]:

@@ -35,9 +35,9 @@ from ..methods.registry import configure, make_method
 from ..report.scores import MISSING, units_of
 from ramer.report.tables import (
     TableRow,
-    conditions_table,
     difference_rows,
     marked_points,
+    metric_means,
     set_names,
     short,
     wide,
@@ -518,8 +518,7 @@ def arm_rows(study: Study, results: Results) -> list[TableRow]:
 
     p_holm of a single condition is corrected over the conditions, of the mean over the arms.
     """
-    scored = conditions_table({results.dataset: results}).query("metric == 'WA'")
-    means = scored.set_index(["method", "condition"])["mean"]
+    means = metric_means(results, "WA")
     rows = []
     for arm, reference in study.pairs(results.lines).items():
         lines = results.lines[arm]

@@ -48,10 +48,10 @@ from ramer.report.figures import (
 from ..report.scores import MISSING
 from ramer.report.tables import (
     TableRow,
-    conditions_table,
     difference_rows,
     markdown,
     marked_points,
+    metric_means,
     select,
     set_columns,
     set_names,
@@ -364,8 +364,7 @@ def inflation_table(all_results: Mapping[str, Results], metric: str = "WA") -> p
     """
     rows: list[TableRow] = []
     for results in all_results.values():
-        table = select(conditions_table({results.dataset: results}), metric=metric)
-        means = table.set_index(["method", "condition"])["mean"]
+        means = metric_means(results, metric)
         for method, leak, arm, other in compared_arms(results):
             named = {"method": method, "leak": leak}
             rows += inflation_rows(results, named, (arm, other), means, metric)
