@@ -7,9 +7,9 @@ __all__ = ['CONTEST', 'IN_SHORT', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'C
            'VARIANTS', 'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'READINGS', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC',
            'EVERY_SET', 'FOLDS', 'FIRST_FOLD', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION',
            'INCOMPLETE', 'OF_THE_MASK', 'PAIRS', 'GRIDS', 'PART_SCHEMA', 'FILE_SCHEMA', 'Part', 'every_fold',
-           'tested_folds', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of', 'publish_parts',
-           'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said',
-           'read_grid', 'read_yaml', 'from_here', 'own_folder']
+           'tested_folds', 'known_folds', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of',
+           'publish_parts', 'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only', 'GridFile', 'part_of', 'list_of',
+           'check_said', 'read_grid', 'read_yaml', 'from_here', 'own_folder']
 
 # %% ../../nbs/runs/44_grids.ipynb #77eeec87
 import json
@@ -104,6 +104,19 @@ def tested_folds(dataset: str, known: Collection[int]) -> list[int]:
     A data set may have more than are tested here, as crema-d and stressid have.
     """
     return sorted(set(known) & set(every_fold(dataset)) if dataset in EVERY_SET else known)
+
+
+def known_folds(dataset: str, folds: Collection[int]) -> list[int]:
+    """Those of some folds that a data set has.
+
+    Raises ValueError if it has none of them.
+    """
+    known = load_dataset(dataset).folds
+    kept = [fold for fold in folds if 0 <= fold < known]
+    if not kept:
+        asked = ", ".join(map(str, folds)) or "none"
+        raise ValueError(f"folds {asked} of {dataset!r} do not exist; expected 0 to {known - 1}")
+    return kept
 
 # %% ../../nbs/runs/44_grids.ipynb #e02c5232
 def quick_parts() -> list[Part]:

@@ -17,7 +17,7 @@ from ..data.datasets import load_dataset
 from ..evaluation.protocol import judged_conditions
 from ..methods.config import Config
 from .folders import run_folder
-from .grids import Part
+from .grids import Part, known_folds
 from .tuning import BUDGET, TUNED_AS, deciding, trial_path, trials_of, tuning_fold
 
 # %% ../../nbs/runs/45_jobs.ipynb #9cb9c92f
@@ -147,12 +147,15 @@ def study_jobs(
     results: Path,
     changes: Mapping,
 ) -> tuple[list[Job], Job]:
-    "(a job for each data set and fold, the job that draws and answers) of a study."
+    """(a job for each data set and fold, the job that draws and answers) of a study.
+
+    Raises ValueError for a data set that has none of the folds.
+    """
     common = {"seeds": list(seeds), "changes": dict(changes), "runs": str(runs)}
     out = runs / "notebooks" / "studies" / name
     parts = []
     for dataset in datasets:
-        for fold in folds:
+        for fold in known_folds(dataset, folds):
             stem = f"{dataset}-fold{fold}"
             own = {"datasets": [dataset], "folds": [fold], "results": str(out / "parts" / stem)}
             parts.append(Job(f"studies/{name}", out / f"{stem}.ipynb", common | own))

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ArmFields', 'AnswerArm', 'KEPT', 'COLUMNS', 'FACTS', 'StudyPlan', 'StudyContext', 'Answer', 'any_dataset', 'Study',
            'named', 'Retrieved', 'retrieved', 'overlap', 'retrieval_facts', 'with_tuned_features', 'condition_answers',
-           'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'study_run', 'collect_studies',
-           'with_conditions', 'read_study', 'mean_facts', 'unchanged', 'correct', 'arm_rows', 'study_table',
-           'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms', 'fullest_first', 'study_view']
+           'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'study_run', 'study_lines',
+           'collect_studies', 'with_conditions', 'read_study', 'mean_facts', 'unchanged', 'correct', 'arm_rows',
+           'study_table', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms', 'fullest_first',
+           'study_view']
 
 # %% ../../nbs/studies/57_engine.ipynb #97b76883
 import json
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from matplotlib.figure import Figure
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -44,6 +46,7 @@ from ramer.report.tables import (
 )
 from ..retrieval.store import Hits, unit
 from ..runs.folders import read_kept, record
+from ..runs.grids import known_folds
 from ..runs.judging import result_line
 from ..runs.provenance import commit
 from ramer.runs.results import (
@@ -434,6 +437,26 @@ def study_run(
     names = [choose("arm", arm, study.arms) for arm in arms or study.arms]
     with keeping_stage1(root):
         return run_arms(study, context, names)
+
+
+def study_lines(
+    study: Study,
+    datasets: Sequence[str],
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    root: Path | str,
+    arms: Sequence[str] = (),
+    **changes: Any,
+) -> list[Line]:
+    """The lines of a study on some data sets, on those of the folds that each has.
+
+    Raises ValueError as `study_run`, and for a data set that has none of the folds.
+    """
+    lines: list[Line] = []
+    for dataset, seed in product(datasets, seeds):
+        for fold in known_folds(dataset, folds):
+            lines += study_run(study, dataset, fold, seed, root, arms, **changes)
+    return lines
 
 # %% ../../nbs/studies/57_engine.ipynb #50352b3a
 def collect_studies(root: Path | str, results: Path | str) -> list[Path]:
