@@ -92,7 +92,7 @@ INCOMPLETE = ("stressid", "twitter-absa-2015", "twitter-absa-2017")  # by nature
 OF_THE_MASK = ("availability", "inverse-probability")
 PAIRS = tuple(f"{how}-{name}" for how in ("average", "gated") for name in PAIRED)
 
-
+# %% ../../nbs/runs/44_grids.ipynb #f1279e8f
 def every_fold(dataset: str) -> tuple[int, ...]:
     "The folds of a data set, or the draws of a world that are tested."
     return tuple(range(FOLDS.get(dataset, 5)))

@@ -6,13 +6,13 @@
 __all__ = ['CLUSTERS', 'WRONG_LABELS', 'COMPONENTS_READ', 'LEAST_SIZE', 'SLOTS', 'PLACES', 'CLIPS_EACH', 'CLIPS_OF_A_STEP',
            'WEIGHTS', 'LOSSES_EACH', 'DRAWS', 'spread_evenly', 'drawn_world', 'Axes', 'Task', 'with_speakers',
            'drawn_labels', 'drawn_task', 'ContextBlock', 'ContextNetwork', 'task_loss', 'learning_rate', 'pretrained',
-           'save_network', 'load_network', 'InContext']
+           'save_network', 'load_network', 'axes_of', 'components_of', 'InContext']
 
 # %% ../../nbs/studies/65_context.ipynb #0538d8e0
 import numpy as np
 import ramer
 import torch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from safetensors.torch import load_file
@@ -72,7 +72,7 @@ def drawn_world(rng: np.random.Generator) -> World:
         label_noise=float(wrong),
     )
 
-
+# %% ../../nbs/studies/65_context.ipynb #1970a640
 COMPONENTS_READ = 24  # of each modality
 LEAST_SIZE = 1e-2  # of a component, as a share of the largest one's, below which it stays small
 
@@ -147,7 +147,7 @@ def with_speakers(x: np.ndarray, n: int, rng: np.random.Generator, most: int = 4
     speaker = np.concatenate([of_known, of_queries])
     return x + offsets[speaker]
 
-
+# %% ../../nbs/studies/65_context.ipynb #050142cb
 def drawn_labels(
     world: World, labels: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +221,7 @@ class ContextBlock(nn.Module):
         clips = clips + self.seen(seen)
         return clips + self.thought(self.between(clips))
 
-
+# %% ../../nbs/studies/65_context.ipynb #ce79f914
 class ContextNetwork(nn.Module):
     """Reads labelled clips, and answers queries; see `Task`.
 
@@ -278,7 +278,7 @@ def learning_rate(step: int, steps: int, fastest: float) -> float:
     falling = (1 + np.cos(np.pi * step / steps)) / 2
     return fastest * rising * falling
 
-
+# %% ../../nbs/studies/65_context.ipynb #695724c1
 def pretrained(
     steps: int, seed: int = 0, fastest: float = 1e-3
 ) -> tuple[ContextNetwork, np.ndarray]:
@@ -327,6 +327,22 @@ def load_network(path: Path = WEIGHTS) -> tuple[ContextNetwork, np.ndarray]:
     return network.eval(), losses
 
 # %% ../../nbs/studies/65_context.ipynb #a30fa6fa
+def axes_of(clips: Clips) -> dict[str, Axes]:
+    "{modality: the Axes of the clips that have it}."
+    axes = {}
+    for (m, x), is_here in zip(vectors(clips).items(), clips.present.T):
+        axes[m] = Axes.fit(x.numpy()[is_here])
+    return axes
+
+
+def components_of(clips: Clips, axes: Mapping[str, Axes]) -> dict[str, np.ndarray]:
+    "{modality: components of clips (N, COMPONENTS_READ)}."
+    found = {}
+    for m, x in vectors(clips).items():
+        found[m] = axes[m].of(x.numpy())
+    return found
+
+# %% ../../nbs/studies/65_context.ipynb #ee0ae8d8
 DRAWS = 4  # of slots and places
 
 
@@ -347,16 +363,7 @@ class InContext:
         self.known = known
         self.network = network
         self.seed = seed
-        self.axes = {}
-        for (m, x), is_here in zip(vectors(known).items(), known.present.T):
-            self.axes[m] = Axes.fit(x.numpy()[is_here])
-
-    def components(self, clips: Clips) -> dict[str, np.ndarray]:
-        "{modality: (N, COMPONENTS_READ)} of clips."
-        found = {}
-        for m, x in vectors(clips).items():
-            found[m] = self.axes[m].of(x.numpy())
-        return found
+        self.axes = axes_of(known)
 
     @torch.no_grad()
     def read(self, clips: Clips, condition: Condition, rng: np.random.Generator) -> np.ndarray:
@@ -365,8 +372,8 @@ class InContext:
         clips: that have all of the condition. rng: of slots and places.
         """
         known = self.known[condition.rows(self.known.present)]
-        known_x = self.components(known)
-        asked_x = self.components(clips)
+        known_x = components_of(known, self.axes)
+        asked_x = components_of(clips, self.axes)
         places = rng.permutation(PLACES)
         slots = rng.permutation(SLOTS)[: len(known.classes)]
         x = np.zeros((len(known) + len(clips), PLACES, COMPONENTS_READ), np.float32)

@@ -438,7 +438,7 @@ def study_run(
     with keeping_stage1(root):
         return run_arms(study, context, names)
 
-
+# %% ../../nbs/studies/57_engine.ipynb #25da7767
 def study_lines(
     study: Study,
     datasets: Sequence[str],
