@@ -12,6 +12,7 @@ __all__ = ['DPI', 'KEY', 'DRAWN', 'COLORS', 'LABELS', 'COLUMNS', 'OTHER_COLOR', 
 # %% ../../nbs/report/49_figures.ipynb #629f7b8b
 import hashlib
 import io
+import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -278,18 +279,23 @@ def draw_heat(rows: pd.DataFrame, metric: str = "WA") -> Figure:
     return figure
 
 # %% ../../nbs/report/49_figures.ipynb #da627432
-COLUMNS = 4  # panels in a row
+COLUMNS = 4  # panels in a row, at most
 
 
 def panel_places(datasets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    "{data set: (row, column) of its panel} in `set_order`; synthetic ones start a new row."
+    """{data set: (row, column) of its panel} in `set_order`.
+
+    Synthetic ones start a new row. Rows of either kind are as even as can be.
+    """
     places = {}
     first_row = 0
     for synthetic in (False, True):
         names = [name for name in set_order(datasets) if is_synthetic(name) == synthetic]
+        rows = math.ceil(len(names) / COLUMNS)
+        columns = math.ceil(len(names) / max(rows, 1))
         for i, name in enumerate(names):
-            places[name] = first_row + i // COLUMNS, i % COLUMNS
-        first_row += -(-len(names) // COLUMNS)  # rounded up
+            places[name] = first_row + i // columns, i % columns
+        first_row += rows
     return places
 
 
