@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CONTEST', 'WITH_BOUND', 'FIVE', 'NETWORKS', 'RECENT', 'CLASSICAL', 'OPPONENTS', 'OURS', 'PUBLISHED', 'VARIANTS',
            'EVERY', 'FOR_ONE_QUESTION', 'DATABASES', 'READINGS', 'REAL_SETS', 'SAME_CLIPS', 'SYNTHETIC', 'EVERY_SET',
-           'FOLDS', 'FIRST_FOLD', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE',
-           'OF_THE_MASK', 'PAIRS', 'GRIDS', 'PART_SCHEMA', 'FILE_SCHEMA', 'Part', 'every_fold', 'tested_folds',
-           'known_folds', 'quick_parts', 'default_parts', 'leak_parts', 'own_methods', 'methods_of', 'publish_parts',
-           'grid_parts', 'own_parts', 'kept', 'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said',
-           'read_grid', 'read_yaml', 'from_here', 'own_folder']
+           'FOLDS', 'FIRST_SEED', 'FIVE_SEEDS', 'LARGE', 'SLOW', 'ONE_QUESTION', 'INCOMPLETE', 'OF_THE_MASK', 'PAIRS',
+           'GRIDS', 'PART_SCHEMA', 'FILE_SCHEMA', 'Part', 'every_fold', 'tested_folds', 'known_folds', 'quick_parts',
+           'default_parts', 'leak_parts', 'own_methods', 'methods_of', 'publish_parts', 'grid_parts', 'own_parts',
+           'kept', 'check_wanted', 'only', 'GridFile', 'part_of', 'list_of', 'check_said', 'read_grid', 'read_yaml',
+           'from_here', 'own_folder']
 
 # %% ../../nbs/runs/44_grids.ipynb #77eeec87
 import json
@@ -80,7 +80,7 @@ SAME_CLIPS = ("ravdess", "ravdess-frames")  # of ravdess-goemotions, without its
 SYNTHETIC = ("gaussian", "nuisance", "prototypes", "mer2024-shaped")
 EVERY_SET = (*REAL_SETS, *SAME_CLIPS, *SYNTHETIC)
 FOLDS = {"crema-d": 1, "twitter-absa-2015": 1, "twitter-absa-2017": 1}  # where not five
-FIRST_FOLD, FIRST_SEED, FIVE_SEEDS = (0,), (0,), (0, 1, 2, 3, 4)
+FIRST_SEED, FIVE_SEEDS = (0,), (0, 1, 2, 3, 4)
 LARGE = ("crema-d", "twitter-absa-2015", "twitter-absa-2017", "ravdess-frames", "mer2024-shaped")
 SLOW = ("m3care", "flex-moe", "online-mae", "if-mmin-1")  # left out there
 ONE_QUESTION = {  # that a set was made for
@@ -131,7 +131,7 @@ def default_parts() -> list[Part]:
     for name in EVERY_SET:
         bound = ("bayes",) if name in SYNTHETIC else ()
         methods = DATABASES if name == "mer2024-shaped" else contest
-        parts.append(Part(name, (*methods, *bound), FIRST_FOLD, folds_each=1))
+        parts.append(Part(name, (*methods, *bound), (0,), folds_each=1))
     return parts
 
 
