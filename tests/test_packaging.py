@@ -167,7 +167,8 @@ def test_a_wheel_holds_the_library_its_experiment_notebooks_and_nothing_else(tmp
     wheel = built_wheel(tmp_path)
     held = set(zipfile.ZipFile(wheel).namelist())
     code = [*(ROOT / "ramer").rglob("*.py"), *(ROOT / "ramer" / "checksums").glob("*.txt")]
-    data = {f"ramer/{name}" for name in ("demo.html", "explorer.html", "py.typed", "rules.toml")}
+    names = "demo.html", "explorer.html", "py.typed", "rules.toml", "studies/context.safetensors"
+    data = {f"ramer/{name}" for name in names}
     assert {path.relative_to(ROOT).as_posix() for path in code} | data <= held
     folder = ROOT / "nbs" / "experiments"
     notebooks = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
