@@ -370,7 +370,15 @@ class EpisodePass:
 
 # %% ../../nbs/methods/32_gated.ipynb #7fdf2318
 class EpisodeStore(EpisodePass):
-    "What is stored in a step of a pass; see `EpisodePass`."
+    "What is asked and what is stored in a step of a pass; see `EpisodePass`."
+
+    def next_queries(self) -> Tensor:
+        "The rows (n,) of the clips that are queries in the next step; keys change after it."
+        if not self.left:
+            self.shuffle()
+        self.left -= 1
+        self.cached = None
+        return torch.nonzero(self.part == self.left)[:, 0]
 
     def encode(self) -> Tensor:
         "Keys of the pass's clips, zero for others and for what a clip lacks: (N, M, width)."
@@ -441,11 +449,7 @@ class Episodes(EpisodeStore):
 
     def loss(self, step: Tensor) -> Tensor:
         "The loss of the next step; a scalar. step: not used, the pass has an order of its own."
-        if not self.left:
-            self.shuffle()
-        self.left -= 1
-        self.cached = None  # the keys change after this step
-        in_step = torch.nonzero(self.part == self.left)[:, 0]
+        in_step = self.next_queries()
         keys = self.encode()
         queries = in_step.repeat(self.config.queries_each)
         codes = draw_codes(self.codes, self.present[queries].numpy(), self.generator)
@@ -950,6 +954,14 @@ class Searching(Keyed):
         "Keys of the speaker's own clips: (B, E, M, width). own: (B, E), rows of the store."
         return store.at(own)
 
+    def nearest_rows(
+        self, store: KeyStore, queries: Tensor, condition: Condition, k: int, exclude: Exclusion
+    ) -> Hits:
+        "Hits of the k nearest. queries: (B, M, width). exclude: what each may not find."
+        columns = dict(zip(condition.modalities, queries.unbind(1)))
+        features = {m: columns[m].numpy() for m in condition.available}
+        return store.search(features, k, exclude)
+
     def common_rows(
         self,
         store: KeyStore,
@@ -962,11 +974,10 @@ class Searching(Keyed):
 
         queries: (B, M, width). exclude: what each query may not find; `draw` does not look at it.
         """
+        k = self.config.k
         if draw is not None:
-            return drawn_hits(store, queries, condition, self.config.k, draw)
-        columns = dict(zip(condition.modalities, queries.unbind(1)))
-        features = {m: columns[m].numpy() for m in condition.available}
-        return store.search(features, self.config.k, exclude)
+            return drawn_hits(store, queries, condition, k, draw)
+        return self.nearest_rows(store, queries, condition, k, exclude)
 
     @torch.no_grad()
     def voters(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from scipy.special import softmax
 from typing import NamedTuple
-from ..conditions import Condition, by_condition
+from ..conditions import by_condition
 from ..data.clips import Clips
 from ..data.worlds import EMOTIONS, World, noisy_labels, sample
 from ..io import write_bytes
@@ -366,22 +366,23 @@ class InContext:
         self.axes = axes_of(known)
 
     @torch.no_grad()
-    def read(self, clips: Clips, condition: Condition, rng: np.random.Generator) -> np.ndarray:
-        """Logarithms of the probabilities under one condition, by one draw: (N, C).
+    def read(
+        self, x_of: Mapping[str, np.ndarray], labels: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Logarithms of the queries' probabilities, by one draw of slots and places: (q, C).
 
-        clips: that have all of the condition. rng: of slots and places.
+        x_of: {available modality: components of the labelled clips, then the queries'}.
+        labels: (n,) int.
         """
-        known = self.known[condition.rows(self.known.present)]
-        known_x = components_of(known, self.axes)
-        asked_x = components_of(clips, self.axes)
         places = rng.permutation(PLACES)
-        slots = rng.permutation(SLOTS)[: len(known.classes)]
-        x = np.zeros((len(known) + len(clips), PLACES, COMPONENTS_READ), np.float32)
+        slots = rng.permutation(SLOTS)[: len(self.known.classes)]
+        total = len(next(iter(x_of.values())))
+        x = np.zeros((total, PLACES, COMPONENTS_READ), np.float32)
         given = np.zeros(PLACES, bool)
-        for place, m in zip(places, condition.available):
-            x[:, place] = np.concatenate([known_x[m], asked_x[m]])
+        for place, components in zip(places, x_of.values()):
+            x[:, place] = components
             given[place] = True
-        columns = map(torch.from_numpy, (x, given, slots[known.labels]))
+        columns = map(torch.from_numpy, (x, given, slots[labels]))
         logits = self.network(*(column[None] for column in columns))
         of_classes = logits[0][:, slots]
         return torch.log_softmax(of_classes, 1).numpy()
@@ -393,7 +394,10 @@ class InContext:
         """
         answers = np.zeros((len(clips), len(self.known.classes)))
         for condition, rows in by_condition(mask, clips.modalities, most=1024):
+            known = self.known[condition.rows(self.known.present)]
+            parts = [components_of(part, self.axes) for part in (known, clips[rows])]
+            x_of = {m: np.concatenate([x[m] for x in parts]) for m in condition.available}
             rng = np.random.default_rng(self.seed)
-            draws = [self.read(clips[rows], condition, rng) for _ in range(DRAWS)]
+            draws = [self.read(x_of, known.labels, rng) for _ in range(DRAWS)]
             answers[rows] = softmax(np.mean(draws, 0), 1)
         return answers

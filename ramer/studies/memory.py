@@ -12,7 +12,7 @@ __all__ = ['NEAR_A_HUB', 'WIDER', 'HIDDEN', 'MEMORIES', 'MEMORY_STUDY', 'MEMORY'
 import copy
 import numpy as np
 import torch
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,13 +20,14 @@ from typing import Any
 from ..conditions import Condition
 from ..data.clips import Clips
 from ..evaluation.protocol import PredictProba
-from ..methods.gated import Episodes, Keys, KeyStore, Searching, Voters
+from ..methods.gated import Episodes, Keys, KeyStore, Voters
 from ..methods.gated import add_keys, new_keys, train_keys
 from ..methods.pool import PooledRetrieval
 from ..methods.training import deterministic
 from ..retrieval.store import Exclusion, Hits
 from .context import InContext, load_network
 from .engine import Study, named
+from .pooling import answers_of
 from .store_value import PARTS, PartAnswer, part_answers, refitted, without_votes
 
 # %% ../../nbs/studies/66_memory.ipynb #d5156fe9
@@ -66,24 +67,15 @@ class FewerHubs(PooledRetrieval):
     Source: arXiv 1710.04087, section 2.3.
     """
 
-    def common_rows(
-        self,
-        store: KeyStore,
-        queries: Tensor,
-        condition: Condition,
-        exclude: Exclusion,
-        draw: np.random.Generator | None = None,
+    def nearest_rows(
+        self, store: KeyStore, queries: Tensor, condition: Condition, k: int, exclude: Exclusion
     ) -> Hits:
-        "Hits of the K nearest after the correction; see `Searching`."
-        if draw is not None:
-            return super().common_rows(store, queries, condition, exclude, draw)
-        wider = copy.copy(self)
-        wider.config = replace(self.config, k=WIDER * self.config.k)
-        hits = Searching.common_rows(wider, store, queries, condition, exclude)
+        "Hits of the k nearest after the correction; see `Searching`."
+        hits = super().nearest_rows(store, queries, condition, WIDER * k, exclude)
         scores = hits.scores - hubness(store, condition)[hits.rows] / 2
         order = np.argsort(-scores, axis=1, kind="stable")
         scores, rows = (np.take_along_axis(part, order, 1) for part in (scores, hits.rows))
-        return store.hits(scores, rows, rows < 0, self.config.k)
+        return store.hits(scores, rows, rows < 0, k)
 
     def voters(
         self,
@@ -130,11 +122,7 @@ class Views(Episodes):
 
     def loss(self, step: Tensor) -> Tensor:
         "The mean loss over pairs of modalities in the next step; a scalar. step: not used."
-        if not self.left:
-            self.shuffle()
-        self.left -= 1
-        self.cached = None  # the keys change after this step
-        rows = torch.nonzero(self.part == self.left)[:, 0]
+        rows = self.next_queries()
         keys = self.encode()[rows]
         present = self.present[rows]
         pairs = torch.combinations(torch.arange(keys.shape[1]))
@@ -152,19 +140,17 @@ class Views(Episodes):
 
 # %% ../../nbs/studies/66_memory.ipynb #62caae3d
 def voting_by(
-    method: PooledRetrieval, train: Clips, dev: Clips, keys: Keys, kept: KeyStore | None = None
+    method: PooledRetrieval, dev: Clips, keys: Keys, stored: Mapping[Keys, Clips]
 ) -> PooledRetrieval:
     """A fitted method with other keys, and a gate that knows them.
 
-    train, dev: labelled Clips. kept: a store of the train clips; default: by these keys.
+    dev: labelled Clips. stored: the scaled clips of its store, by the keys that they have there.
     """
     twin = copy.copy(method)
     twin.keys = keys.eval()
     twin.store = twin.empty_store()
-    if kept is None:
-        add_keys(twin.store, keys, method.scale(train))
-    else:
-        twin.store.add(kept.ids, kept.features, kept.labels, kept.groups, kept.present)
+    for kept, clips in stored.items():
+        add_keys(twin.store, kept, clips)
     return refitted(twin, dev)
 
 
@@ -191,7 +177,7 @@ def by_other_keys(
 ) -> PredictProba:
     "The method with `other_keys`."
     keys = other_keys(method, train, dev, kind, learning)
-    return voting_by(method, train, dev, keys).predict_proba
+    return voting_by(method, dev, keys, {keys: method.scale(train)}).predict_proba
 
 
 def by_untrained_keys(
@@ -200,7 +186,7 @@ def by_untrained_keys(
     "The method with keys as they are before training."
     with deterministic(method.config.seed + 2):
         keys = new_keys(method.compared_dims, method.config)
-    return voting_by(method, train, dev, keys).predict_proba
+    return voting_by(method, dev, keys, {keys: method.scale(train)}).predict_proba
 
 # %% ../../nbs/studies/66_memory.ipynb #457fd65c
 class MeanOf(nn.Module):
@@ -254,10 +240,8 @@ def by_crossfit_keys(
     )
     scaled = method.scale(train)
     second = rotated(second, first, scaled)
-    kept = method.empty_store()
-    add_keys(kept, second, scaled[is_first])
-    add_keys(kept, first, scaled[~is_first])
-    return voting_by(method, train, dev, mean_keys(first, second), kept).predict_proba
+    stored = {second: scaled[is_first], first: scaled[~is_first]}
+    return voting_by(method, dev, mean_keys(first, second), stored).predict_proba
 
 # %% ../../nbs/studies/66_memory.ipynb #89ec3a8e
 def reader_of(method: PooledRetrieval, train: Clips) -> InContext:
@@ -272,12 +256,7 @@ def reader_alone(
     method: PooledRetrieval, train: Clips, dev: Clips, *unused: object
 ) -> PredictProba:
     "The network's own answers."
-    reader = reader_of(method, train)
-
-    def predict(clips: Clips, mask: np.ndarray) -> np.ndarray:
-        return reader.predict_proba(method.scale(clips.hide(mask)), mask)
-
-    return predict
+    return answers_of(method, reader_of(method, train))
 
 
 def with_reader(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOWARDS_EQUAL', 'POOL_PARTS', 'EXPERTS_STUDY', 'CENTRED', 'COUNTS', 'BY_DEV', 'CENTRING_ARMS', 'CENTRING_STUDY',
            'BY_POOL', 'WEIGHTED', 'BY_OTHERS', 'ADAPTING_STUDY', 'POOLING', 'learned_weights', 'with_pool_of',
-           'without_expert', 'expert_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
+           'without_expert', 'answers_of', 'expert_alone', 'not_softened', 'expert_logarithms', 'with_regressions',
            'with_learned_weights', 'scaled_and_centred', 'centring_arms', 'own_method', 'Learned', 'learned',
            'dev_centres', 'centring_answers', 'has_speakers', 'not_moved', 'without_own_regression',
            'own_regression_alone', 'votes_alone', 'offsets_alone', 'regression_less_offsets']
@@ -85,15 +85,20 @@ def without_expert(
     return with_pool_of(method, dev, *others).predict_proba
 
 
+def answers_of(method: PooledRetrieval, expert: Any) -> PredictProba:
+    "An expert's answers alone. expert: knows clips as the method scales them."
+
+    def predict(clips: Clips, mask: np.ndarray) -> np.ndarray:
+        return expert.predict_proba(method.scale(clips.hide(mask)), mask)
+
+    return predict
+
+
 def expert_alone(
     method: PooledRetrieval, train: Clips, dev: Clips, *unused: Any, name: str
 ) -> PredictProba:
     "One expert, as it was fitted."
-
-    def predict(clips: Clips, mask: np.ndarray) -> np.ndarray:
-        return method.experts[name].predict_proba(method.scale(clips.hide(mask)), mask)
-
-    return predict
+    return answers_of(method, method.experts[name])
 
 
 def not_softened(method: PooledRetrieval, train: Clips, dev: Clips, *unused: Any) -> PredictProba:
