@@ -1,7 +1,7 @@
 """How often a 95 % interval holds the truth, on simulated sets of the shapes that we judge.
 
 Writes results/bench/coverage.csv, a row for each shape, size of the effects and metric: coverage
-and mean width (points) of our interval (42_statistics) and, as `old`, of the one that it replaced:
+and mean width (points) of our interval (43_statistics) and, as `old`, of the one that it replaced:
 a bootstrap of speakers and seeds, or of worlds and then of clips within them. The truth is the mean
 over new speakers, new training folds and seeds, or over new draws. Under 3 minutes:
 `OMP_NUM_THREADS=1 .venv/bin/python benchmarks/coverage.py`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .conditions import Condition, all_conditions, by_condition, condition_mask, random_masks
-    from .data.clips import Clips, Provenance, Scaler, centred
+    from .data.clips import Clips, Provenance, Scaler
     from .data.datasets import available_datasets, load_dataset
     from .data.folders import read_folder, write_folder
     from .data.folds import Dataset, grouped_dataset
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "conditions": ("Condition", "all_conditions", "by_condition", "condition_mask", "random_masks"),
-    "data.clips": ("Clips", "Provenance", "Scaler", "centred"),
+    "data.clips": ("Clips", "Provenance", "Scaler"),
     "data.datasets": ("available_datasets", "load_dataset"),
     "data.folders": ("read_folder", "write_folder"),
     "data.folds": ("Dataset", "grouped_dataset"),
@@ -55,8 +55,8 @@ __all__ = [
     "GatedRetrievalClassifier", "Hits", "Method", "MissingModalityImputer",
     "PooledRetrievalClassifier", "Prediction",
     "Protocol", "Provenance", "RAMERClassifier", "RetrievalStore", "Scaler", "all_conditions",
-    "available_datasets", "by_condition", "calibration", "centred", "computing_on", "condition_mask",
-    "configure", "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",
+    "available_datasets", "by_condition", "calibration", "computing_on", "condition_mask", "configure",
+    "confusion_matrix", "cut_dev", "f1", "find_leaks", "grouped_dataset", "load_dataset",
     "load_method", "load_store", "make_method", "random_masks", "read_folder", "read_runs", "save_store",
     "ua", "wa", "waf", "write_folder",
 ]  # fmt: skip

@@ -6,7 +6,7 @@
 __all__ = ['ODD_FEATURES', 'FARTHEST', 'Provenance', 'ClipColumns', 'as_feature', 'whole_numbers', 'all_lengths', 'presence',
            'without_absent', 'check_columns', 'check_ids', 'check_present', 'check_labels', 'check_shape', 'odd_rows',
            'measured', 'check_lengths', 'ClipRows', 'named_once', 'MatchedRows', 'Clips', 'frames_within',
-           'valid_frames', 'deviation_of', 'check_near', 'Scaler', 'summed', 'centred']
+           'valid_frames', 'deviation_of', 'check_near', 'Scaler', 'summed']
 
 # %% ../../nbs/data/03_clips.ipynb #d159f4fc
 import hashlib
@@ -505,32 +505,3 @@ def summed(x: np.ndarray, numbers: np.ndarray, n: int) -> np.ndarray:
     sums = np.zeros((n, x.shape[1]))
     np.add.at(sums, numbers, x)
     return sums
-
-
-def centred(clips: Clips, counted: np.ndarray | None = None) -> Clips:
-    """Clips, each less the mean of its group's, modality by modality.
-
-    No label is looked at, but clips of a group change each other: give all of a speaker at once.
-    counted: (N,) bool, the clips that give the means; default: all. A modality that none of a
-    group's has is left as it is.
-    Raises ValueError for sequences, and where every clip is a group of its own.
-    """
-    names, groups = np.unique(clips.groups, return_inverse=True)
-    if len(names) == len(clips) > 0:
-        raise ValueError(
-            f"each of {len(clips)} clips is a group of its own, of which centring leaves nothing; "
-            "give clips the groups, their speakers"
-        )
-    if counted is None:
-        counted = np.ones(len(clips), bool)
-    features: dict[str, np.ndarray] = {}
-    for (modality, x), has in zip(clips.features.items(), clips.present.T):
-        if x.ndim != 2:
-            raise ValueError(f"{modality!r} is a sequence; average its frames before centring")
-        rows = np.flatnonzero(has & counted)
-        sums = summed(x[rows], groups[rows], len(names))
-        counts = np.bincount(groups[rows], minlength=len(names))
-        means = sums / np.maximum(counts, 1)[:, None]
-        without = (x - means[groups]) * has[:, None]
-        features[modality] = without.astype(np.float32)
-    return clips.with_features(**features)

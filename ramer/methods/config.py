@@ -26,6 +26,7 @@ OPTIONS = {
     "query": ("stage1", "live"),
     "optimiser": ("adamw", "adam"),
     "recipe": ("shared", "published"),
+    "centring": ("none", "group", "dev"),
     "first_weights": ("torch", "kaiming", "narrow"),
     "policy": ("joint", "reciprocal-rank", "larger-kth", "top-1", "mean"),
     "engine": ("exact", "auto", "hnsw", "ivf", "ivf-pq"),
@@ -179,6 +180,7 @@ class Config(GatedSettings):
     clip_each: bool = False  # of each sub-network, or of the whole
     first_weights: str = "torch"  # of linear layers: torch's, Kaiming's, or normal of deviation .02
     recipe: str = "shared"  # this schedule, or the method's published one, where it has one
+    centring: str = "none"  # clips less what others of their group show: never, always, or by dev
     allow_leak: str = ""  # severe findings of the audit that are allowed, with spaces between
     # --- RAMER, stages 2 and 3
     k: int = 5  # neighbours summed, counted after exclusion

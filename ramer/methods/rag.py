@@ -40,10 +40,9 @@ class StoreMethod(FillMethod):
     """A FillMethod with a store of train clips, `store` after `fit`.
 
     Clips may be enrolled, corrected or removed, and answers follow.
-    stores: the names under which it keeps and saves its stores, row for row the same clips.
+    Where it keeps several, row for row the same clips are in them.
     """
 
-    stores: tuple[str, ...] = ("store",)
     store: RetrievalStore
 
     def encoded(self, clips: Clips) -> dict[str, np.ndarray]:
