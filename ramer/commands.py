@@ -6,9 +6,10 @@
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'CENTRE',
            'CENTRED', 'MODEL', 'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'TOKEN',
            'TUNED', 'EXTRAS', 'PACKAGES', 'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes',
-           'checked_out', 'give_table', 'StatusHandler', 'showing_progress', 'train', 'fitted_method', 'media_among',
-           'check_extractor', 'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips',
-           'forget_clips', 'serve_model', 'export_model', 'tune', 'tried_on', 'best_first', 'doctor', 'findings_here']
+           'checked_out', 'give_table', 'StatusHandler', 'showing_progress', 'train', 'say_scores', 'fitted_method',
+           'media_among', 'check_extractor', 'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain',
+           'enrol_clips', 'forget_clips', 'serve_model', 'export_model', 'tune', 'tried_on', 'best_first', 'doctor',
+           'findings_here']
 
 # %% ../nbs/90_commands.ipynb #c425d48f
 import json
@@ -235,7 +236,7 @@ def train(
     from ramer.io import check_replaceable
     from ramer.methods.checkpoints import checkpointed
     from ramer.methods.saving import FACTS
-    from ramer.models import parts_of, score_table
+    from ramer.models import parts_of
 
     check_replaceable(out, replace, FACTS)  # before hours of training, not after
     fields = ({"centring": "dev"} if centre else {}) | parse_changes(changes)
@@ -246,14 +247,21 @@ def train(
     with showing_progress("training"), checkpointed(kept, key):
         fitted = fitted_method(parts, method, name, seed, fields)
         fitted.save(out, replace_existing=replace)
+    say_scores(fitted, parts)
+    typer.echo(f"saved in {out}; its README.md says what it learned from", err=True)
+
+# %% ../nbs/90_commands.ipynb #146177d1
+def say_scores(fitted: "Method", parts: "Parts") -> None:
+    "Print how good a trained model is; what the audit found, and whether it centres, to stderr."
+    from ramer.models import score_table
+
     judged, text = (parts.dev, "dev") if parts.test is None else (parts.test, "test")
     for finding in fitted.about["audit"]:
         typer.echo(f"audit: {finding}", err=True)
-    if centre:
-        typer.echo(CENTRED[getattr(fitted, "is_centred", False)], err=True)
+    if hasattr(fitted, "is_centred"):
+        typer.echo(CENTRED[fitted.is_centred], err=True)
     typer.echo(f"{fitted.config.method} on {len(judged)} {text} clips:", err=True)
     typer.echo(score_table(fitted.about[text]).to_string())
-    typer.echo(f"saved in {out}; its README.md says what it learned from", err=True)
 
 # %% ../nbs/90_commands.ipynb #c2ba08bd
 def fitted_method(

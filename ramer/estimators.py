@@ -196,10 +196,7 @@ class ViewsClassifier(ClassifierMixin, ViewsEstimator):
         return self
 
     def predict_proba(self, X: Any, groups: ArrayLike | None = None) -> np.ndarray:
-        """(N, C) probabilities, columns in the order of `classes_`.
-
-        groups: (N,), the speaker of each clip, which counts where clips are centred.
-        """
+        "(N, C) probabilities in the order of `classes_`. groups: (N,) speakers, to centre by."
         check_is_fitted(self)
         clips = self.clips(self.views(X, reset=False), groups=groups)
         return self.method_.predict_proba(clips)

@@ -529,13 +529,13 @@ def clips_for(desk: Desk, sent: Sequence[SentClip]) -> Clips:
         raise HTTPException(413, detail)
     return clips_of(sent, desk.method)
 
-
+# %% ../nbs/87_service.ipynb #1445cb7c
 def check_labels(method: Method, clips: Clips) -> None:
     "Raise ValueError for a clip without a label, unless the method centres clips."
     lacking = clips.ids[clips.labels < 0]
     if len(lacking) and not getattr(method, "is_centred", False):
         raise ValueError(
-            f"clip {lacking[0]!r} has no label, and only a model that centres clips can use it; "
+            f"clip '{lacking[0]}' has no label, and only a model that centres clips can use it; "
             "send its label"
         )
 

@@ -49,8 +49,8 @@ def choosable(results: Results) -> list[str]:
 class Counts(NamedTuple):
     """What is counted of each unit: a speaker, a video, or a clip that has neither.
 
-    right: (G, M, C) right answers of M methods under C incomplete conditions, mean over the seeds
-    that all methods have; clips: (G, C) judged clips.
+    right: (G, M, C) right answers of M methods under C incomplete conditions, of all seeds that all
+    methods have; clips: (G, C) answers. Whole numbers, so that every machine has the same sums.
     """
 
     right: np.ndarray
@@ -64,8 +64,8 @@ class Counts(NamedTuple):
         units, methods, conditions = self.right.shape
         right = weights @ self.right.reshape(units, methods * conditions)
         clips = weights @ self.clips
-        shares = right.reshape(-1, methods, conditions) / clips[:, None]
-        return shares.mean(2)
+        whole = right.reshape(-1, methods, conditions).astype(np.float64)
+        return (whole / clips[:, None]).mean(2)
 
 
 def counts_of(results: Results, methods: Sequence[str]) -> Counts:
@@ -74,9 +74,9 @@ def counts_of(results: Results, methods: Sequence[str]) -> Counts:
     right, clips = [], []
     for condition in incomplete(results):
         matrices = [results.confusions(name, condition, folds, seeds) for name in methods]
-        answers = [correct(matrix).sum(-1).mean(0) for matrix in matrices]
+        answers = [correct(matrix).sum(-1).sum(0) for matrix in matrices]
         right.append(np.stack(answers, 1))
-        clips.append(matrices[0].sum((-2, -1)).mean(0))
+        clips.append(matrices[0].sum((-2, -1)).sum(0))
     return Counts(np.stack(right, 2).astype(np.float32), np.stack(clips, 1).astype(np.float32))
 
 # %% ../../nbs/studies/55_choice.ipynb #8a591cc5
