@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'STEEPNESS', 'NO_SLOPE', 'NO_LENGTH', 'OWN_SHARES',
-           'TYPICAL_OWN', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'class_means', 'rows_in', 'as_they_are',
-           'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one', 'least_cost',
-           'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnBut',
-           'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
+           'TYPICAL_OWN', 'OWN_PENALTY_SHARE', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'class_means', 'rows_in',
+           'as_they_are', 'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one',
+           'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
+           'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
 
 # %% ../../nbs/methods/33_speakers.ipynb #f27bb90f
 import numpy as np
@@ -343,6 +343,7 @@ def movements(unmoved: Sequence[Unmoved]) -> list[np.ndarray]:
 # %% ../../nbs/methods/33_speakers.ipynb #42bb0968
 OWN_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 4, 1 / 2)  # of dev clips that are enrolled
 TYPICAL_OWN = 8  # clips of a speaker at which their number changes nothing
+OWN_PENALTY_SHARE = 0.1  # of the penalty of conditions that differ, in this gate
 
 
 class OwnGate(Gate):
@@ -594,7 +595,9 @@ class OwnGated(OwnRegressed):
     def make_own_gate(self, n_modalities: int, batches: list[GateBatch]) -> OwnGate:
         "An OwnGate fitted to gate batches; without any, what the other gate has learned."
         if batches:
-            return cast(OwnGate, gate_for(n_modalities, batches, self.config, OwnGate))
+            less = OWN_PENALTY_SHARE * self.config.gate_penalty
+            config = replace(self.config, gate_penalty=less)
+            return cast(OwnGate, gate_for(n_modalities, batches, config, OwnGate))
         gate = OwnGate(n_modalities).eval()
         gate.load_state_dict(self.gate.state_dict(), strict=False)
         return gate
