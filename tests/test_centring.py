@@ -12,6 +12,7 @@ from ramer.cli import app
 from ramer.conditions import all_conditions, condition_mask
 from ramer.data.datasets import load_dataset
 from ramer.data.folders import Corpus, write_folder
+from ramer.data.worlds import with_speakers
 from ramer.evaluation.protocol import Protocol, make_judge
 from ramer.methods.base import copy_of, store_names
 from ramer.methods.registry import configure, load_method, make_method
@@ -22,21 +23,15 @@ HAS_TABM = find_spec("tabm")  # an optional package
 NAMES = ("zero", "lda", "ramer", "ramer-gated", *(["ramer-pooled"] if HAS_TABM else []))
 
 
-def spoken(clips, prefix, n, seed):
-    "Clips as if n speakers took turns, the audio of each apart from others'."
-    numbers = np.arange(len(clips)) % n
-    own = 2 * np.random.default_rng(seed).normal(size=(n, clips.dims["a"]))
-    audio = (clips.features["a"] + own[numbers]).astype(np.float32)
-    groups = np.array([f"{prefix}{number}" for number in numbers])
-    return replace(clips.with_features(a=audio), groups=groups)
-
-
 @pytest.fixture(scope="module")
 def parts():
     protocol = Protocol(load_dataset("gaussian"))
     _, test = load_dataset("gaussian").parts(0)
     named = ((protocol.train[:240], "t", 20), (protocol.dev[:120], "d", 12), (test[:120], "x", 8))
-    return [spoken(clips, prefix, n, i) for i, (clips, prefix, n) in enumerate(named)]
+    return [
+        with_speakers(clips, name, n, apart=2, seed=seed)
+        for seed, (clips, name, n) in enumerate(named)
+    ]
 
 
 def fitted_as(name, parts, how="group"):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from ramer.conditions import Condition, condition_mask
-from ramer.data.worlds import WORLDS, sample
+from ramer.data.worlds import WORLDS, sample, with_speakers
 from ramer.methods import speakers
 from ramer.methods.base import copy_of
 from ramer.methods.speakers import OwnBut, movements, rows_in
@@ -21,21 +21,13 @@ from ramer.models import forget
 pytest.importorskip("tabm", reason="ramer-pooled needs ramer[compare]")
 
 
-def spoken(clips, prefix, n, seed):
-    "Clips as if n speakers took turns, each with an audio of its own."
-    numbers = np.arange(len(clips)) % n
-    own = np.random.default_rng(seed).normal(size=(n, clips.dims["a"]))
-    audio = clips.features["a"] + 2 * clips.features["a"].std() * own[numbers]
-    groups = np.array([f"{prefix} {number}" for number in numbers])
-    return replace(clips.with_features(a=audio), groups=groups)
-
-
 @pytest.fixture(scope="module")
 def parts():
     clips = sample(WORLDS["gaussian"], 520, seed=0)
-    train = spoken(clips[np.arange(300)], "train", 20, seed=0)
-    dev = spoken(clips[np.arange(300, 420)], "dev", 8, seed=1)
-    return train, dev, spoken(clips[np.arange(420, 520)], "new", 4, seed=2)
+    train = with_speakers(clips[np.arange(300)], "train", 20, apart=2, seed=0)
+    dev = with_speakers(clips[np.arange(300, 420)], "dev", 8, apart=2, seed=1)
+    new = with_speakers(clips[np.arange(420, 520)], "new", 4, apart=2, seed=2)
+    return train, dev, new
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EMOTIONS', 'WORLD_PROTOCOL', 'MER2024_COUNTS', 'GAUSSIAN', 'PROTOTYPES', 'MER2024_SHAPED', 'NUISANCE', 'WORLDS',
            'Geometry', 'World', 'draw_geometry', 'sample', 'cluster_log_likelihood', 'class_probabilities', 'posterior',
-           'noisy_labels', 'world_dataset']
+           'noisy_labels', 'world_dataset', 'with_speakers']
 
 # %% ../../nbs/data/05_worlds.ipynb #547179f7
 import numpy as np
@@ -228,3 +228,18 @@ NUISANCE = World(
     note="synthetic: modalities share the class only, 30 % of the labels learned from are wrong",
 )
 WORLDS = {world.name: world for world in (GAUSSIAN, PROTOTYPES, MER2024_SHAPED, NUISANCE)}
+
+# %% ../../nbs/data/05_worlds.ipynb #8036e7ee
+def with_speakers(
+    clips: Clips, names: str, speakers: int, apart: float = 1.0, seed: int = 0
+) -> Clips:
+    """Clips as if some speakers took turns, the audio of each moved by an offset of its own.
+
+    names: what their groups begin with. apart: the spread of the offsets, in spreads of the audio.
+    """
+    numbers = np.arange(len(clips)) % speakers
+    audio = clips.features["a"]
+    offsets = np.random.default_rng(seed).normal(size=(speakers, audio.shape[1]))
+    moved = audio + apart * audio.std() * offsets[numbers]
+    groups = np.array([f"{names} {number}" for number in numbers])
+    return replace(clips.with_features(a=moved.astype(np.float32)), groups=groups)
