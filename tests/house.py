@@ -160,6 +160,13 @@ def imported(script):
     return runpy.run_path(str(ROOT / script), run_name="imported")
 
 
+def as_sent(clips, **more):
+    "Clips as they are sent to a service. more: what each has beside its id and features."
+    rows = range(len(clips))
+    features = [{m: x[row].tolist() for m, x in clips.features.items()} for row in rows]
+    return [{"id": str(clips.ids[row]), "features": features[row]} | more for row in rows]
+
+
 def free_port():
     "A port of this machine that no program listens on."
     with socket.socket() as found:

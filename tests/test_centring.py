@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from house import as_sent
 from numpy.testing import assert_allclose, assert_array_equal
 from typer.testing import CliRunner
 
@@ -165,12 +166,8 @@ def test_a_service_takes_clips_without_labels_for_what_centres(fitted, parts, tm
     from ramer.service import make_app
 
     def sent(clips):
-        columns = {m: x.tolist() for m, x in clips.features.items()}
-        rows = zip(clips.ids.tolist(), clips.groups.tolist())
-        return [
-            {"id": i, "group": g, "features": {m: columns[m][row] for m in columns}}
-            for row, (i, g) in enumerate(rows)
-        ]
+        named = zip(as_sent(clips), clips.groups.tolist())
+        return [clip | {"group": group} for clip, group in named]
 
     test, header = parts[2], {"Authorization": "Bearer a-token"}
     for name, method in {"centred": fitted["zero"], "plain": fitted["zero"].inner}.items():

@@ -17,7 +17,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from house import ROOT, free_port, page_blocks
+from house import ROOT, as_sent, free_port, page_blocks
 from hypothesis import HealthCheck, settings
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
@@ -94,12 +94,6 @@ def serving(folder, *options, token=TOKEN):
     finally:
         service.process.kill()
         service.process.wait()
-
-
-def as_sent(clips, **more):
-    rows = range(len(clips))
-    features = [{m: x[row].tolist() for m, x in clips.features.items()} for row in rows]
-    return [{"id": clips.ids[row], "features": features[row]} | more for row in rows]
 
 
 def spoiled(body, draw):
