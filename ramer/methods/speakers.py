@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'STEEPNESS', 'NO_SLOPE', 'NO_LENGTH', 'OWN_SHARES',
            'TYPICAL_OWN', 'OWN_PENALTY_SHARE', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'class_means', 'rows_in',
-           'as_they_are', 'SpeakerOffsets', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one',
-           'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers',
-           'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
+           'as_they_are', 'SpeakerOffsets', 'offset_tensors', 'offsets_of', 'BelievedWeights', 'OwnRegressions',
+           'fit_own', 'Unmoved', 'in_one', 'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch',
+           'OwnClips', 'OffsetFromOthers', 'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated',
+           'SavedOffsets']
 
 # %% ../../nbs/methods/33_speakers.ipynb #f27bb90f
 import numpy as np
@@ -141,6 +142,23 @@ class SpeakerOffsets(NamedTuple):
             offsets = np.where(knows, total / np.maximum(n + self.ratio[modality], 1e-9), 0)
             features[modality] = (x - offsets * has[:, None]).astype(np.float32)
         return clips.with_features(**features)
+
+# %% ../../nbs/methods/33_speakers.ipynb #641acf20
+def offset_tensors(offsets: SpeakerOffsets, prefix: str = "") -> dict[str, Tensor]:
+    "All of some offsets by name, as a saved method has it."
+    tensors: dict[str, Tensor] = {}
+    for part, columns in offsets._asdict().items():
+        tensors |= {f"{prefix}{part}.{m}": torch.from_numpy(x) for m, x in columns.items()}
+    return tensors
+
+
+def offsets_of(tensors: dict[str, Tensor], prefix: str = "") -> SpeakerOffsets:
+    "Undo `offset_tensors`; other tensors may be among these."
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for part in SpeakerOffsets._fields:
+        kept = with_prefix(tensors, f"{prefix}{part}.")
+        parts[part] = {m: x.numpy() for m, x in kept.items()}
+    return SpeakerOffsets(**parts)
 
 # %% ../../nbs/methods/33_speakers.ipynb #fb191798
 OWN_PENALTY = 10.0  # of the squared weights of the regression for all
@@ -625,9 +643,7 @@ class SavedOffsets(OwnGated):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "Tensors and facts that `restore` needs beside the stores."
         tensors, facts = super().state()
-        for part, columns in self.offsets._asdict().items():
-            tensors |= {f"offset_{part}.{m}": torch.from_numpy(x) for m, x in columns.items()}
-        return tensors, facts
+        return tensors | offset_tensors(self.offsets, "offset_"), facts
 
     def make_parts(self) -> None:
         "What `Beside` has, and the parts for speakers that are known."
@@ -645,10 +661,6 @@ class SavedOffsets(OwnGated):
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
         "Undo `write`."
         super().restore(tensors, facts, folder)
-        parts = {}
-        for part in SpeakerOffsets._fields:
-            kept = with_prefix(tensors, f"offset_{part}.")
-            parts[part] = {m: x.numpy() for m, x in kept.items()}
-        self.offsets = SpeakerOffsets(**parts)
+        self.offsets = offsets_of(tensors, "offset_")
         has_own = (folder / "own").exists()
         self.own = load_store(folder / "own") if has_own else RetrievalStore(unit_length=False)
