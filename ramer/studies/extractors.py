@@ -11,7 +11,6 @@ import numpy as np
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
 from ..conditions import choose
 from ..data.clips import Clips
 from ..data.folds import Dataset
@@ -24,9 +23,8 @@ from ramer.data.words import (
     texts_of,
     token_mean_of,
 )
-from ..methods.config import Config
 from ..runs.training import fit_shared
-from .engine import Answer, Study, StudyContext, named, retrieval_facts
+from .engine import Answer, ArmRun, Study, StudyContext, named, retrieval_facts
 
 # %% ../../nbs/studies/62_extractors.ipynb #a8c0cd8e
 def text_vectors(clips: Clips) -> np.ndarray:
@@ -82,14 +80,9 @@ def texts_spoken(context: StudyContext) -> dict[bytes, str]:
     return {vector: known[vector] for vector in dict.fromkeys(spoken)}
 
 
-def extractor_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: dict[str, Any],
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def extractor_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of an arm, whose `words` name the extractor; arms with one extractor share it."
+    study, context, config, rest, shared = run
     protocol, name = context.protocol, rest["words"]
     if name not in shared:
         behind = texts_spoken(context)

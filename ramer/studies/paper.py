@@ -30,15 +30,14 @@ from ..runs.results import Results
 from ramer.studies.engine import (
     Answer,
     ArmFields,
+    ArmRun,
     Study,
-    StudyContext,
     contrast_row,
     contrasts_of,
     named,
     retrieval_facts,
 )
 from .text import describe_counts
-from typing import Any
 
 # %% ../../nbs/studies/61_paper.ipynb #76efdbab
 NEIGHBOURS = (1, 2, 3, 5, 8, 10, 16, 32, 64)
@@ -149,14 +148,9 @@ def recall_of(judged: Prediction, emotion: int) -> float:
     return float((judged.predicted == emotion)[of_emotion].mean()) if of_emotion.any() else np.nan
 
 
-def emotion_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: dict[str, Any],
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def emotion_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of an arm: the part of the store in `rest`, and the recall of the fold's emotion."
+    study, context, config, rest, shared = run
     protocol = context.protocol
     emotion = config.fold % len(protocol.classes)
     if "stage1" not in shared:

@@ -29,7 +29,7 @@ from ..methods.gated import Gated, LinearAnswers, fit_linear, learned_answers
 from ..methods.pool import EXPERTS, PooledRetrieval, drawn_rows
 from ..methods.speakers import OwnRegressions, SpeakerOffsets, as_they_are
 from ..methods.registry import DEFAULTS
-from .engine import Answer, ArmFields, Study, StudyContext, named
+from .engine import Answer, ArmFields, ArmRun, Study, named
 from ramer.studies.store_value import (
     PARTS,
     ENROLLED,
@@ -209,17 +209,12 @@ def judge_by_few(method: Centred, test: Clips, known: int, seed: int) -> Judge:
     return make_judge(less_centres(test, as_they_are(test[drawn]), method.centres))
 
 
-def centring_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def centring_answers(run: ArmRun) -> Iterator[Answer]:
     """Answers of a method that centres clips, or not, or as dev says.
 
     Where the arm says how many of a speaker's clips are known, no others centre the test clips.
     """
+    study, context, config, rest, shared = run
     protocol = context.protocol
     judge: Judge = protocol.judge
     if config.centring == "dev":

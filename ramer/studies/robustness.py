@@ -56,6 +56,7 @@ from ..runs.training import fit_shared
 from ramer.studies.engine import (
     Answer,
     ArmFields,
+    ArmRun,
     Study,
     StudyContext,
     condition_answers,
@@ -283,14 +284,9 @@ def missing_kinds(context: StudyContext) -> dict[str, list[str]]:
     return kinds
 
 # %% ../../nbs/studies/63_robustness.ipynb #27b6e8d8
-def missing_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def missing_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, and of one more that a condition was kept from."
+    context, config, shared = run.context, run.config, run.shared
     train, dev = context.protocol.train, context.protocol.dev
     usual = fit_shared(config, train, dev, shared)
     for name, case in missing_cases(context).items():
@@ -530,19 +526,14 @@ def factor_contrasts(study: Study, results: Results) -> list[TableRow]:
     return rows
 
 # %% ../../nbs/studies/63_robustness.ipynb #8b550a6c
-def retrieval_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def retrieval_answers(run: ArmRun) -> Iterator[Answer]:
     """The default Answers, with the mean rank of `clip_facts` where a method searches.
 
     The arm `ramer`, which the factors explain, keeps them for each clip.
     """
+    study, context, config, rest, shared = run
     is_explained = config == context.config(study.arms["ramer"])[0]
-    for given in condition_answers(study, context, config, rest, shared):
+    for given in condition_answers(run):
         if not given.facts:
             yield given
             continue
@@ -654,14 +645,9 @@ def mean_retrieval_facts(study: Study, method: Method, clips: Clips) -> dict[str
     return pd.DataFrame(facts).mean().to_dict()
 
 
-def pairing_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def pairing_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, trained and tested on clips of which a share stays paired."
+    study, context, config, shared = run.study, run.context, run.config, run.shared
     parts = context.protocol.train, context.protocol.dev, context.test
     for share in PAIRED:
         train, dev, test = (
@@ -891,14 +877,9 @@ def by_rows(
     return out
 
 
-def across_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def across_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, a case each; see `crossed_method`."
+    context, config, rest, shared = run.context, run.config, run.rest, run.shared
     for case, (test, parts) in crossings(context).items():
         methods = []
         for crossing in parts:
@@ -1084,18 +1065,13 @@ def grown_and_rebuilt(method: Method, context: StudyContext) -> dict[str, dict[s
     return answers
 
 # %% ../../nbs/studies/63_robustness.ipynb #d0013723
-def growth_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def growth_answers(run: ArmRun) -> Iterator[Answer]:
     """The Answers of one method in each case, with the store that the arm's `store` names.
 
     Default: the one that it was fitted with. It is fitted on all train clips, or on those of the
     case in `learned`.
     """
+    context, config, rest, shared = run.context, run.config, run.rest, run.shared
     train, cases = context.protocol.train, stored_rows(context)
     early, how = rest.get("learned"), rest.get("store")
     key = config.hash, early

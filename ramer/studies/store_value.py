@@ -63,7 +63,7 @@ from ..runs.training import fit_shared
 from ramer.studies.engine import (
     Answer,
     AnswerArm,
-    ArmFields,
+    ArmRun,
     Study,
     StudyContext,
     mean_facts,
@@ -277,13 +277,8 @@ def enrolment_answers(ways: Mapping[str, EnrolmentAnswer]) -> AnswerArm:
     `adapting`, these less what the same answers take once more, when nothing is left to learn.
     """
 
-    def answers(
-        study: Study,
-        context: StudyContext,
-        config: Config,
-        rest: ArmFields,
-        shared: dict[Any, Any],
-    ) -> Iterator[Answer]:
+    def answers(run: ArmRun) -> Iterator[Answer]:
+        study, context, config, rest, shared = run
         method = trained_once(config, context.protocol, shared)
         everything = context.dataset.parts(config.fold)[1]
         enrolled = everything[is_enrolled(everything)]
@@ -473,13 +468,8 @@ PARTS: dict[str, PartAnswer] = {
 def part_answers(parts: Mapping[str, PartAnswer]) -> AnswerArm:
     "Answers of a method that is fitted once for all arms, with the part that the arm changes."
 
-    def answers(
-        study: Study,
-        context: StudyContext,
-        config: Config,
-        rest: ArmFields,
-        shared: dict[Any, Any],
-    ) -> Iterator[Answer]:
+    def answers(run: ArmRun) -> Iterator[Answer]:
+        study, context, config, rest, shared = run
         train, dev = context.protocol.train.labelled(), context.protocol.dev.labelled()
         method = trained_once(config, context.protocol, shared)
         predict = parts[rest["part"]](method, train, dev, context.generator(17))
@@ -614,17 +604,12 @@ POOLED: dict[str, Callable[[Config, Protocol, Clips, dict[Any, Any]], Method]] =
 }
 
 # %% ../../nbs/studies/64_store_value.ipynb #474bd44b
-def pool_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def pool_answers(run: ArmRun) -> Iterator[Answer]:
     """The Answers of one method that has few labelled clips and pools of several sizes.
 
     A fact: seconds, from what was trained without the pool to the answers.
     """
+    context, config, rest, shared = run.context, run.config, run.rest, run.shared
     world = WORLDS[config.dataset]
     world = replace(world, draw=config.fold, learnable=FEW, unlabelled=0)
     protocol = Protocol(world_dataset(world), config.fold, config.seed)
@@ -699,17 +684,12 @@ def map_worlds(context: StudyContext) -> dict[str, World]:
     }
 
 
-def map_answers(
-    study: Study,
-    context: StudyContext,
-    config: Config,
-    rest: ArmFields,
-    shared: dict[Any, Any],
-) -> Iterator[Answer]:
+def map_answers(run: ArmRun) -> Iterator[Answer]:
     """The Answers of one method, trained and tested in each cell of the map.
 
     rest: perhaps `part`, "first", where what stands beside the method's own answers is left out.
     """
+    context, config, rest, shared = run.context, run.config, run.rest, run.shared
     mask = drawn_conditions(context)
     for case, world in map_worlds(context).items():
         dataset = world_dataset(world)  # of which a fold is a draw
