@@ -81,7 +81,9 @@ class AroundMethod(Method):
         if "inner" not in vars(self):
             return super().__getattr__(name)
         found = getattr(self.inner, name)
-        return self.of_shown(found) if name in OF_CLIPS else found
+        if name in OF_CLIPS:
+            return self.of_shown(found)
+        return found
 
     def of_shown(self, function: Callable) -> Callable:
         "A function of clips, as one of clips that are first made what the other method sees."
@@ -108,17 +110,26 @@ class AroundMethod(Method):
 
 # %% ../../nbs/methods/35_centring.ipynb #ccd73ff3
 def add_unlabelled(known: RetrievalStore, clips: Clips) -> None:
-    "Add clips to a store, without their labels. Raises ValueError for a known id."
+    """Add clips to a store, without their labels.
+
+    Raises ValueError for a known id.
+    """
     known.add(clips.ids, clips.features, None, clips.groups, clips.present)
 
 
 def related(known: RetrievalStore, clips: Clips) -> RetrievalStore:
-    "A store of clips, and of the known ones of their speakers; one that is both, as it is known."
+    """A store of clips, and of the known ones of their speakers.
+
+    A clip that is both is there as it is known.
+    """
     together = RetrievalStore(unit_length=False)
     rows = np.flatnonzero(np.isin(known.groups, clips.groups))
     if len(rows):
         features = {m: x[rows] for m, x in known.features.items()}
-        together.add(known.ids[rows], features, None, known.groups[rows], known.present[rows])
+        ids = known.ids[rows]
+        groups = known.groups[rows]
+        present = known.present[rows]
+        together.add(ids, features, None, groups, present)
     is_new = ~np.isin(clips.ids, together.ids)
     if is_new.any():
         add_unlabelled(together, clips[is_new])
@@ -166,7 +177,10 @@ class CentredClips(AroundMethod):
 
     def shown(self, clips: Clips) -> Clips:
         "Clips as the method sees them: centred, or as they are."
-        return self.among_themselves(self.ordered(clips)) if self.is_centred else clips
+        if not self.is_centred:
+            return clips
+        ordered = self.ordered(clips)
+        return self.among_themselves(ordered)
 
     def ordered(self, clips: Clips) -> Clips:
         "Clips with the modalities that were trained on, in their order."
@@ -178,7 +192,9 @@ class CentredClips(AroundMethod):
         Raises ValueError for a mask or features that do not fit.
         """
         clips, mask = asked(clips, mask, self.about["widths"])
-        return self.inner.predict_proba(self.shown(clips.hide(mask)), mask)
+        available = clips.hide(mask)
+        shown = self.shown(available)
+        return self.inner.predict_proba(shown, mask)
 
 # %% ../../nbs/methods/35_centring.ipynb #e8b3fd52
 class Centred(CentredClips):
@@ -219,6 +235,9 @@ class Centred(CentredClips):
             raise ValueError(f"{folder} holds a method around another; use ramer.load_method")
         self.centres = offsets_of(tensors)
         self.is_centred = facts["is_centred"]
-        has_known = (folder / KNOWN).exists()
-        self.known = load_store(folder / KNOWN) if has_known else RetrievalStore(unit_length=False)
-        self.stand_around(type(self.make()).load(folder / INNER))
+        self.known = RetrievalStore(unit_length=False)
+        if (folder / KNOWN).exists():
+            self.known = load_store(folder / KNOWN)
+        kind = type(self.make())
+        inner = kind.load(folder / INNER)
+        self.stand_around(inner)

@@ -170,7 +170,9 @@ def configure(dataset: str, method: str, fold: int = 0, seed: int = 0, **changes
 
 def around(kind: type[Method], config: Config) -> Centred:
     "An unfitted method of a class with centring around it."
-    return Centred(config, partial(kind, replace(config, centring="none")))
+    of_inner = replace(config, centring="none")
+    make = partial(kind, of_inner)
+    return Centred(config, make)
 
 
 def make_method(config: Config, stage1: Stage1 | None = None) -> Method:

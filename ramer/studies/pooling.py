@@ -206,7 +206,9 @@ def judge_by_few(method: Centred, test: Clips, known: int, seed: int) -> Judge:
     """
     _, groups = np.unique(test.groups, return_inverse=True)
     drawn = drawn_rows(groups, known, seed)
-    return make_judge(less_centres(test, as_they_are(test[drawn]), method.centres))
+    few = as_they_are(test[drawn])
+    centred = less_centres(test, few, method.centres)
+    return make_judge(centred)
 
 
 def centring_answers(run: ArmRun) -> Iterator[Answer]:

@@ -286,7 +286,9 @@ def missing_kinds(context: StudyContext) -> dict[str, list[str]]:
 # %% ../../nbs/studies/63_robustness.ipynb #27b6e8d8
 def missing_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, and of one more that a condition was kept from."
-    context, config, shared = run.context, run.config, run.shared
+    context = run.context
+    config = run.config
+    shared = run.shared
     train, dev = context.protocol.train, context.protocol.dev
     usual = fit_shared(config, train, dev, shared)
     for name, case in missing_cases(context).items():
@@ -647,7 +649,10 @@ def mean_retrieval_facts(study: Study, method: Method, clips: Clips) -> dict[str
 
 def pairing_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, trained and tested on clips of which a share stays paired."
-    study, context, config, shared = run.study, run.context, run.config, run.shared
+    study = run.study
+    context = run.context
+    config = run.config
+    shared = run.shared
     parts = context.protocol.train, context.protocol.dev, context.test
     for share in PAIRED:
         train, dev, test = (
@@ -879,7 +884,10 @@ def by_rows(
 
 def across_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of one method, a case each; see `crossed_method`."
-    context, config, rest, shared = run.context, run.config, run.rest, run.shared
+    context = run.context
+    config = run.config
+    rest = run.rest
+    shared = run.shared
     for case, (test, parts) in crossings(context).items():
         methods = []
         for crossing in parts:
@@ -1071,7 +1079,7 @@ def growth_answers(run: ArmRun) -> Iterator[Answer]:
     Default: the one that it was fitted with. It is fitted on all train clips, or on those of the
     case in `learned`.
     """
-    context, config, rest, shared = run.context, run.config, run.rest, run.shared
+    _, context, config, rest, shared = run
     train, cases = context.protocol.train, stored_rows(context)
     early, how = rest.get("learned"), rest.get("store")
     key = config.hash, early

@@ -609,7 +609,10 @@ def pool_answers(run: ArmRun) -> Iterator[Answer]:
 
     A fact: seconds, from what was trained without the pool to the answers.
     """
-    context, config, rest, shared = run.context, run.config, run.rest, run.shared
+    context = run.context
+    config = run.config
+    rest = run.rest
+    shared = run.shared
     world = WORLDS[config.dataset]
     world = replace(world, draw=config.fold, learnable=FEW, unlabelled=0)
     protocol = Protocol(world_dataset(world), config.fold, config.seed)
@@ -689,7 +692,10 @@ def map_answers(run: ArmRun) -> Iterator[Answer]:
 
     rest: perhaps `part`, "first", where what stands beside the method's own answers is left out.
     """
-    context, config, rest, shared = run.context, run.config, run.rest, run.shared
+    context = run.context
+    config = run.config
+    rest = run.rest
+    shared = run.shared
     mask = drawn_conditions(context)
     for case, world in map_worlds(context).items():
         dataset = world_dataset(world)  # of which a fold is a draw
