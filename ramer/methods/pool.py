@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
-           'LANDMARKS_STAY', 'softened', 'likeliest_exponent', 'drawn_rows', 'FewTrees', 'experts_of', 'can_answer',
-           'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
+           'LANDMARKS_STAY', 'softened', 'likeliest_exponent', 'places', 'drawn_rows', 'FewTrees', 'experts_of',
+           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
            'PooledRetrieval']
 
 # %% ../../nbs/methods/34_pool.ipynb #09a70da9
@@ -70,6 +70,19 @@ SHOWN_UNDER = 2  # conditions, of each clip
 ROUNDS, BINS = 50, 64  # of boosting; scikit-learn's defaults are 100 and 255
 
 
+def places(numbers: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """How many of the same number come before each, in an order of them: (n,) int.
+
+    numbers: (n,) int, a number may come several times.
+    order: (n,) int, all of 0 to n - 1.
+    """
+    by_number = order[np.argsort(numbers[order], kind="stable")]
+    first = np.searchsorted(numbers[by_number], numbers[by_number])
+    found = np.empty(len(numbers), int)
+    found[by_number] = np.arange(len(numbers)) - first
+    return found
+
+
 def drawn_rows(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     """Which row numbers are kept, so that each comes at most so often: (n,) bool.
 
@@ -77,11 +90,7 @@ def drawn_rows(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     seed: of the draw.
     """
     order = np.random.default_rng(seed).permutation(len(rows))
-    by_row = order[np.argsort(rows[order], kind="stable")]
-    place = np.arange(len(rows)) - np.searchsorted(rows[by_row], rows[by_row])
-    kept = np.zeros(len(rows), bool)
-    kept[by_row] = place < most
-    return kept
+    return places(rows, order) < most
 
 
 class FewTrees(Boosting):
