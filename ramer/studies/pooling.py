@@ -203,7 +203,7 @@ def chosen_by_dev(protocol: Protocol, config: Config, shared: dict[Any, Any]) ->
     is_better = dev_score(with_centring, protocol.dev) > dev_score(without, protocol.dev)
     return with_centring if is_better else without
 
-
+# %% ../../nbs/studies/65_pooling.ipynb #1e71a1ae
 def known_rows(clips: Clips, most: int, which: str, seed: int) -> np.ndarray:
     """So many clips of each speaker: (N,) bool.
 
@@ -234,7 +234,7 @@ def judge_by_few(method: Centred, test: Clips, rest: ArmFields, seed: int) -> Ju
     centred = less_centres(test, few, method.centres)
     return make_judge(centred)
 
-
+# %% ../../nbs/studies/65_pooling.ipynb #5e4a74cb
 def centring_answers(run: ArmRun) -> Iterator[Answer]:
     """Answers of a method that centres clips, or not, or as dev says.
 
