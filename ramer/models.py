@@ -349,11 +349,12 @@ def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) 
         for name in asked:
             check_stored(kind, name, known)
     gone = np.isin(known_groups, list(groups)) | np.isin(known_ids, list(ids))
-    if not gone.any() or gone.all() and hasattr(method, "store"):
-        raise ValueError(
-            f"{gone.sum()} of {len(gone)} stored clips are named; name some and leave some"
-        )
     removed, named = known_ids[gone], np.unique(known_groups[gone])
+    empties = hasattr(method, "store") and np.isin(method.store.ids, removed).all()
+    if empties or not len(removed):
+        raise ValueError(
+            f"{len(removed)} of {len(gone)} stored clips are named; name some and leave some"
+        )
     for store in stores_of(method):  # not every one holds every clip
         store.remove(removed[np.isin(removed, store.ids)])
     clips = method.about.get("clips", {})

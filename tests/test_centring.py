@@ -117,6 +117,16 @@ def test_labelled_clips_also_vote_and_are_explained(fitted, parts):
     assert (len(method.known), len(method.store)) == (40, 280)
 
 
+def test_a_store_is_not_emptied_while_clips_without_labels_are_left(fitted, parts):
+    method = copy_of(fitted["ramer"])
+    enrol(method, parts[2][:10].without_labels())
+    with pytest.raises(ValueError, match="name some and leave some"):
+        forget(method, groups=np.unique(parts[0].groups))
+    assert len(method.store) == len(parts[0])
+    forget(method, groups=np.unique(parts[2].groups[:10]))
+    assert len(method.known) == 0
+
+
 def test_dev_may_say_no_and_then_nothing_is_centred(parts):
     train, dev, test = (
         replace(clips, groups=np.char.add(clips.labels.astype(str), clips.groups))
