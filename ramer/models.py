@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIMPLE', 'COMPARED', 'Parts', 'parts_of', 'check_apart', 'scores', 'fitted_to', 'train_model', 'described',
            'score_rows', 'score_table', 'compared_here', 'Choice', 'dev_confusions', 'advantage', 'choose_method',
-           'chosen_of', 'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'kept_clips',
-           'forget', 'check_stored', 'enrol']
+           'chosen_of', 'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'kept_stores',
+           'kept_clips', 'forget', 'check_stored', 'enrol']
 
 # %% ../nbs/79_models.ipynb #06b578aa
 import numpy as np
@@ -320,19 +320,21 @@ class Receipt:
         return asdict(self)
 
 
-def kept_clips(method: Method) -> dict[str, str]:
-    """{id: group} of the clips in the stores of a fitted method.
-
-    Raises ValueError if it has no store.
-    """
+def kept_stores(method: Method) -> list[Any]:
+    "The stores of a fitted method. Raises ValueError if it has none."
     stores = stores_of(method)
     if not stores:
         raise ValueError(
             f"{method.config.method!r} keeps no store, so clips cannot be enrolled or forgotten; "
             "train it again with other clips, or train ramer or ramer-gated"
         )
+    return stores
+
+
+def kept_clips(method: Method) -> dict[str, str]:
+    "{id: group} of the clips in the stores of a fitted method; raises as `kept_stores`."
     kept: dict[str, str] = {}
-    for store in stores:
+    for store in kept_stores(method):
         kept |= zip(store.ids.tolist(), store.groups.tolist())
     return kept
 
@@ -383,7 +385,7 @@ def enrol(method: Method, clips: Clips) -> int:
     forgotten together. Raises ValueError for a method without a store, a stored id, an unknown
     class or other widths; nothing is stored then.
     """
-    kept_clips(method)
+    kept_stores(method)
     if (clips.groups == clips.ids).all():
         warnings.warn(
             "the clips name no groups, so each counts as a person of its own: they do not vote "

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LEAST_BETWEEN', 'OWN_PENALTY', 'OWN_WEIGHT', 'LEAST_PROBABILITY', 'STEEPNESS', 'NO_SLOPE', 'NO_LENGTH', 'OWN_SHARES',
            'TYPICAL_OWN', 'OWN_PENALTY_SHARE', 'T', 'MOST_MOVES', 'Moves', 'variance_ratio', 'class_means', 'rows_in',
-           'as_they_are', 'SpeakerOffsets', 'offset_tensors', 'offsets_of', 'BelievedWeights', 'OwnRegressions',
-           'fit_own', 'Unmoved', 'in_one', 'least_cost', 'moved_together', 'movements', 'OwnGate', 'own_gate_batch',
-           'OwnClips', 'OffsetFromOthers', 'OwnBut', 'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated',
-           'SavedOffsets']
+           'add_as_they_are', 'as_they_are', 'save_if_any', 'saved_or_empty', 'SpeakerOffsets', 'offset_tensors',
+           'offsets_of', 'BelievedWeights', 'OwnRegressions', 'fit_own', 'Unmoved', 'in_one', 'least_cost',
+           'moved_together', 'movements', 'OwnGate', 'own_gate_batch', 'OwnClips', 'OffsetFromOthers', 'OwnBut',
+           'OwnMoves', 'KeptMoves', 'OwnRegressed', 'OwnGated', 'SavedOffsets']
 
 # %% ../../nbs/methods/33_speakers.ipynb #f27bb90f
 import numpy as np
@@ -84,11 +84,29 @@ def rows_in(store: RetrievalStore, ids: np.ndarray) -> np.ndarray:
     return np.array([store.row_of.get(name, -1) for name in ids.tolist()], int)
 
 
+def add_as_they_are(store: RetrievalStore, clips: Clips) -> None:
+    "Add clips to a store, their features as they are. Raises ValueError for a stored id."
+    store.add(clips.ids, clips.features, clips.labels, clips.groups, clips.present)
+
+
 def as_they_are(clips: Clips) -> RetrievalStore:
     "A store of scaled clips, their features as they are."
     store = RetrievalStore(unit_length=False)
-    store.add(clips.ids, clips.features, clips.labels, clips.groups, clips.present)
+    add_as_they_are(store, clips)
     return store
+
+
+def save_if_any(store: RetrievalStore, folder: Path) -> None:
+    "Write a store into a new folder, unless nothing is in it."
+    if len(store):
+        save_store(store, folder)
+
+
+def saved_or_empty(folder: Path) -> RetrievalStore:
+    "The store that `save_if_any` wrote; an empty one of features as they are, if it wrote none."
+    if folder.exists():
+        return load_store(folder)
+    return RetrievalStore(unit_length=False)
 
 # %% ../../nbs/methods/33_speakers.ipynb #60106d16
 class SpeakerOffsets(NamedTuple):
@@ -412,8 +430,7 @@ class OwnClips(Beside):
         self.let_go()
         clips = clips.in_classes(self.shape["classes"])
         super().enrol(clips)
-        features = self.scale(clips).features
-        self.own.add(clips.ids, features, clips.labels, clips.groups, clips.present)
+        add_as_they_are(self.own, self.scale(clips))
         return self
 
     def let_go(self) -> None:
@@ -655,12 +672,10 @@ class SavedOffsets(OwnGated):
         "What `Beside` writes, and the enrolled clips' features, if there are any."
         self.let_go()
         super().write(folder)
-        if len(self.own):
-            save_store(self.own, folder / "own")
+        save_if_any(self.own, folder / "own")
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
         "Undo `write`."
         super().restore(tensors, facts, folder)
         self.offsets = offsets_of(tensors, "offset_")
-        has_own = (folder / "own").exists()
-        self.own = load_store(folder / "own") if has_own else RetrievalStore(unit_length=False)
+        self.own = saved_or_empty(folder / "own")

@@ -214,14 +214,14 @@ def known_rows(clips: Clips, most: int, which: str, seed: int) -> np.ndarray:
     _, speakers = np.unique(clips.groups, return_inverse=True)
     order = generator.permutation(len(clips))
     classes = len(clips.classes)
+    turn = np.zeros(len(clips), int)
     if which == BALANCED:
         turn = places(speakers * classes + clips.labels, order)
-        order = order[np.argsort(turn[order], kind="stable")]
     if which == OF_ONE:
         every_speaker = np.tile(np.arange(classes), (speakers.max() + 1, 1))
         turn = generator.permuted(every_speaker, axis=1)[speakers, clips.labels]
-        order = order[np.argsort(turn[order], kind="stable")]
-    return places(speakers, order) < most
+    by_turn = order[np.argsort(turn[order], kind="stable")]
+    return places(speakers, by_turn) < most
 
 
 def judge_by_few(method: Centred, test: Clips, rest: ArmFields, seed: int) -> Judge:
