@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'AGGREGATES', 'FEATURE_SOURCE', 'TOP_K', 'FUSION_POLICIES', 'SHARES', 'FUSION', 'DATABASE', 'STORED',
            'EMOTIONS', 'CLEAN', 'SPOILED', 'FILTERS', 'BLIND', 'ANSWERED', 'STORE_COLORS', 'QUALITY', 'PAPER',
-           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'recall_of', 'emotion_answers', 'quality_arms',
-           'withheld_rows', 'withheld_contrasts', 'reference_rows', 'filter_name', 'kept_answers', 'describe_quality',
-           'draw_kept', 'draw_quality']
+           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'recall_of', 'emotion_method', 'emotion_answers',
+           'quality_arms', 'withheld_rows', 'withheld_contrasts', 'reference_rows', 'filter_name', 'kept_answers',
+           'describe_quality', 'draw_kept', 'draw_quality']
 
 # %% ../../nbs/studies/61_paper.ipynb #cbbed4bc
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ..conditions import choose
 from ..data.clips import Clips
 from ..evaluation.protocol import Prediction
-from ..methods.base import Method
+from ..methods.base import Method, copy_of
 from ..methods.config import Config
 from ..methods.pretraining import Stage1, pretrain
 from ..methods.rag import Ramer
@@ -130,6 +130,13 @@ class PartlyStored(Ramer):
         "Build the store, of `stored`."
         super().remember(self.stored, block)
 
+    def with_stored(self, clips: Clips) -> "PartlyStored":
+        "A copy whose store holds these clips; what was learned stays."
+        twin = copy_of(self)
+        twin.stored = clips
+        twin.remember(clips)
+        return twin
+
 
 def fit_with_part_stored(
     config: Config, train: Clips, dev: Clips, stage1: Stage1, stored: str, emotion: int
@@ -148,17 +155,32 @@ def recall_of(judged: Prediction, emotion: int) -> float:
     return float((judged.predicted == emotion)[of_emotion].mean()) if of_emotion.any() else np.nan
 
 
+def emotion_method(run: ArmRun, emotion: int) -> Method:
+    """The fitted method of an arm.
+
+    Its `rest` may name the `stored` part of the train clips, and say that the store is `cut` after
+    training; else it is before. Arms that learned the same share what they learned.
+    """
+    train, dev = run.context.protocol.train, run.context.protocol.dev
+    config, rest, shared = run.config, run.rest, run.shared
+    stored, cut_after = rest.get("stored", "whole"), rest.get("cut") == "after"
+    learned_with = "whole" if cut_after else stored
+    if "stage1" not in shared:
+        shared["stage1"] = pretrain(train, dev, config)
+    if (config.method, learned_with) not in shared:
+        shared[config.method, learned_with] = fit_with_part_stored(
+            config, train, dev, shared["stage1"], learned_with, emotion
+        )
+    method = shared[config.method, learned_with]
+    return method.with_stored(stored_part(train, stored, emotion)) if cut_after else method
+
+
 def emotion_answers(run: ArmRun) -> Iterator[Answer]:
-    "The Answers of an arm: the part of the store in `rest`, and the recall of the fold's emotion."
-    study, context, config, rest, shared = run
+    "The Answers of an arm: its `emotion_method`, and the recall of the fold's emotion."
+    study, context, config, *_ = run
     protocol = context.protocol
     emotion = config.fold % len(protocol.classes)
-    if "stage1" not in shared:
-        shared["stage1"] = pretrain(protocol.train, protocol.dev, config)
-    stored = rest.get("stored", "whole")
-    method = fit_with_part_stored(
-        config, protocol.train, protocol.dev, shared["stage1"], stored, emotion
-    )
+    method = emotion_method(run, emotion)
     for condition in study.conditions(protocol.modalities):
         judged = protocol.judge(method.predict_proba, condition)
         facts = retrieval_facts(method, context.test, condition)
@@ -172,11 +194,20 @@ EMOTIONS = Study(
         "whole store": {"method": "ramer", "stored": "whole"},
         "without an emotion": {"method": "ramer", "stored": "without"},
         "one emotion only": {"method": "ramer", "stored": "only"},
+        "without an emotion, cut after training": {
+            "method": "ramer",
+            "stored": "without",
+            "cut": "after",
+        },
+        "one emotion only, cut after training": {
+            "method": "ramer",
+            "stored": "only",
+            "cut": "after",
+        },
         "no retrieval": {"method": "zero"},
     },
     "whole store",
-    "A classifier that relies on the filled slots more than it does here; a store that is cut only "
-    "after training, when nothing can learn to distrust it.",
+    "A classifier that relies on the filled slots more than it does here.",
     answers=emotion_answers,
 )
 
