@@ -41,8 +41,9 @@ def database_rows(labels: np.ndarray, database: str, seed: int) -> np.ndarray:
     }
     rows = sizes[database]
     if not len(rows):
+        needed, other = ("labelled", "large") if database == "small" else ("unlabelled", "small")
         raise ValueError(
-            f"database {database!r} needs unlabelled train clips and there are none; choose 'small'"
+            f"database {database!r} needs {needed} train clips and there are none; choose {other!r}"
         )
     return rows
 

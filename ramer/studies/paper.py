@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'AGGREGATES', 'FEATURE_SOURCE', 'TOP_K', 'FUSION_POLICIES', 'SHARES', 'FUSION', 'DATABASE', 'STORED',
            'EMOTIONS', 'CLEAN', 'SPOILED', 'FILTERS', 'BLIND', 'ANSWERED', 'STORE_COLORS', 'QUALITY', 'PAPER',
-           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'recall_of', 'emotion_method', 'emotion_answers',
-           'quality_arms', 'withheld_rows', 'withheld_contrasts', 'reference_rows', 'filter_name', 'kept_answers',
-           'describe_quality', 'draw_kept', 'draw_quality']
+           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'recall_of', 'emotion_method', 'cut_emotion',
+           'emotion_answers', 'quality_arms', 'withheld_rows', 'withheld_contrasts', 'reference_rows', 'filter_name',
+           'kept_answers', 'describe_quality', 'draw_kept', 'draw_quality']
 
 # %% ../../nbs/studies/61_paper.ipynb #cbbed4bc
 import matplotlib.pyplot as plt
@@ -175,11 +175,17 @@ def emotion_method(run: ArmRun, emotion: int) -> Method:
     return method.with_stored(stored_part(train, stored, emotion)) if cut_after else method
 
 
+def cut_emotion(train: Clips, fold: int) -> int:
+    "The emotion that goes by the fold, of those that labelled train clips have."
+    known = np.unique(train.labels[train.labels >= 0])
+    return int(known[fold % len(known)])
+
+
 def emotion_answers(run: ArmRun) -> Iterator[Answer]:
     "The Answers of an arm: its `emotion_method`, and the recall of the fold's emotion."
     study, context, config, *_ = run
     protocol = context.protocol
-    emotion = config.fold % len(protocol.classes)
+    emotion = cut_emotion(protocol.train, config.fold)
     method = emotion_method(run, emotion)
     for condition in study.conditions(protocol.modalities):
         judged = protocol.judge(method.predict_proba, condition)
