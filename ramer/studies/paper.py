@@ -192,7 +192,7 @@ def emotion_answers(run: ArmRun) -> Iterator[Answer]:
         facts = retrieval_facts(method, context.test, condition)
         yield Answer(condition, method, judged, facts | {"recall": recall_of(judged, emotion)})
 
-
+# %% ../../nbs/studies/61_paper.ipynb #62417c5d
 EMOTIONS = Study(
     "emotions",
     "Does retrieval break where the store lacks an emotion altogether, or holds one only?",
