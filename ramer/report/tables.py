@@ -127,14 +127,17 @@ def facts_of(results: Results, method: str) -> TableRow:
 
 
 def count_runs(lines: Iterable[Line], field: str, value: bool) -> float:
-    """How many runs have this value in their lines.
+    """How many runs have this value in a line.
 
-    A run is one fold and seed; its lines, one for each condition, agree. field: of the lines.
+    A run is one fold and seed. field: of the lines.
     Returns NaN where no line has the field, as in results of earlier versions.
     """
-    runs = {(line["fold"], line["seed"]): line[field] for line in lines if field in line}
-    found = list(runs.values())
-    return float(found.count(value)) if found else np.nan
+    found: dict[tuple[int, int], bool] = {}
+    for line in lines:
+        if field in line:
+            run = line["fold"], line["seed"]
+            found[run] = found.get(run, False) or line[field] == value
+    return float(sum(found.values())) if found else np.nan
 
 
 def judged_counts(results: Results, method: str) -> dict[str, int]:

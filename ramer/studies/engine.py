@@ -6,9 +6,9 @@
 __all__ = ['ArmFields', 'AnswerArm', 'KEPT', 'COLUMNS', 'FACTS', 'StudyPlan', 'StudyContext', 'Answer', 'ArmRun', 'any_dataset',
            'Study', 'named', 'Retrieved', 'retrieved', 'overlap', 'retrieval_facts', 'with_tuned_features',
            'condition_answers', 'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'study_run',
-           'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'mean_facts', 'unchanged', 'correct',
-           'arm_rows', 'study_table', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
-           'fullest_first', 'study_view']
+           'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'of_condition', 'mean_facts',
+           'training_counts', 'unchanged', 'correct', 'arm_rows', 'study_table', 'contrast_row', 'contrasts_of',
+           'without_contrasts', 'compared_arms', 'fullest_first', 'study_view']
 
 # %% ../../nbs/studies/58_engine.ipynb #97b76883
 import json
@@ -36,13 +36,16 @@ from ..methods.rag import Ramer
 from ..methods.registry import configure, make_method
 from ..report.scores import MISSING, units_of
 from ramer.report.tables import (
+    COLLAPSED,
     TableRow,
+    count_runs,
     difference_rows,
     marked_points,
     metric_means,
     set_names,
     short,
     wide,
+    with_mark,
 )
 from ..retrieval.store import Hits, unit
 from ..runs.folders import read_kept, record
@@ -513,13 +516,25 @@ def read_study(results: Path | str, name: str) -> dict[str, Results]:
     return found
 
 # %% ../../nbs/studies/58_engine.ipynb #cd09fbd8
-def mean_facts(lines: Iterable[Line], condition: str) -> dict[str, float]:
-    "The mean of each fact over an arm's lines under one condition, or under all for `missing`."
-    chosen = [line for line in lines if condition in (line["condition"], MISSING)]
-    facts = [line["facts"] for line in chosen]
+def of_condition(lines: Iterable[Line], condition: str) -> list[Line]:
+    "An arm's lines under one condition; under all for `missing`."
+    return [line for line in lines if condition in (line["condition"], MISSING)]
+
+
+def mean_facts(lines: Iterable[Line]) -> dict[str, float]:
+    "The mean of each fact over lines."
+    facts = [line["facts"] for line in lines]
     return pd.DataFrame(facts).mean().to_dict() if any(facts) else {}
 
 
+def training_counts(lines: Sequence[Line]) -> dict[str, float]:
+    "How many runs collapsed, or were ended before they converged, as `count_runs` has it."
+    return {
+        "collapsed": count_runs(lines, "collapsed", True),
+        "unfinished": count_runs(lines, "converged", False),
+    }
+
+# %% ../../nbs/studies/58_engine.ipynb #e9b4a73b
 def unchanged(results: Results, arm: str, means: pd.Series) -> list[TableRow]:
     "The rows of the reference against itself. means: by arm and condition."
     same = {
@@ -558,7 +573,8 @@ def arm_rows(study: Study, results: Results) -> list[TableRow]:
         for row in compared:
             condition = row["condition"]
             own = {"reference": reference, "mean": means[arm, condition], "dev": dev}
-            rows.append(row | own | mean_facts(lines, condition))
+            chosen = of_condition(lines, condition)
+            rows.append(row | own | training_counts(chosen) | mean_facts(chosen))
     overall = [row for row in rows if row["condition"] == MISSING]
     correct([row for row in overall if row["method"] != row["reference"]])
     return rows
@@ -567,6 +583,7 @@ def arm_rows(study: Study, results: Results) -> list[TableRow]:
 COLUMNS = (
     *("dataset", "note", "arm", "reference", "condition", "lacks"),
     *("mean", "dev", "difference", "low", "high", "p", "p_holm", "runs"),
+    *("collapsed", "unfinished"),
     *("purity", "similarity", "fill", "overlap", "seconds"),
 )
 FACTS = (  # columns that only those studies have that measure them
@@ -579,7 +596,8 @@ def study_table(study: Study, results: Mapping[str, Results]) -> pd.DataFrame:
     """A row for each data set, arm and condition, from what `read_study` gave.
 
     Columns: mean WA; `dev`, the mean dev UA; the difference to the `reference` arm with low, high,
-    p, p_holm and runs; and the mean facts. Arms without their reference are left out.
+    p, p_holm and runs; how many runs `collapsed` or are `unfinished`; and the mean facts. Arms
+    without their reference are left out.
     A study's contrasts follow, rows with another reference than the arm's. Their p_holm is
     corrected over those of the data set.
     """
@@ -656,11 +674,14 @@ def fullest_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def study_view(table: pd.DataFrame, condition: str = MISSING) -> pd.DataFrame:
-    """Arms by data sets, 'mean, points [low, high]', marked where p_holm < .05, as text."""
+    """Arms by data sets, 'mean, points [low, high]', marked where p_holm < .05, as text.
+
+    A mean that rests on a collapsed run carries a cross.
+    """
     rows = table[table.condition == condition]
     cells = []
     for row, points in zip(rows.itertuples(), marked_points(rows)):
-        mean = f"{100 * row.mean:.1f}"
+        mean = with_mark(f"{100 * row.mean:.1f}", COLLAPSED if row.collapsed > 0 else "")
         cells.append(mean if row.arm == row.reference else f"{mean}, {points}")
     rows = rows.assign(cell=cells, **{"data set": set_names(rows)})
     index = ["arm"] if rows.reference.nunique() == 1 else ["arm", "reference"]

@@ -310,8 +310,8 @@ def arm_contrast(results: Results, arm: str, other: str) -> TableRow:
     (row,) = [row for row in rows if row["condition"] == MISSING]
     by_condition = scores(results, arm, results.folds(arm), METRICS["WA"])
     row["mean"] = by_condition[MISSING][0]
-    facts = mean_facts(results.lines[arm], MISSING)
-    other_facts = mean_facts(results.lines[other], MISSING)
+    facts = mean_facts(results.lines[arm])
+    other_facts = mean_facts(results.lines[other])
     for name in ("seconds", "adapting"):
         if name in facts:
             row[f"{name}_ratio"] = facts[name] / other_facts[name]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTRODUCTION', 'BEGIN', 'END', 'BLOCK_LEGEND', 'BLOCK_COLUMNS', 'clearly', 'listed', 'describe_counts',
-           'describe_best', 'describe_contrasts', 'answer', 'study_page', 'written_table', 'write_study', 'write_page',
-           'block_row', 'studies_block']
+           'describe_best', 'describe_contrasts', 'answer', 'training_notes', 'study_page', 'written_table',
+           'write_study', 'write_page', 'block_row', 'studies_block']
 
 # %% ../../nbs/studies/60_text.ipynb #539e844c
 import numpy as np
@@ -15,7 +15,7 @@ from pathlib import Path
 from ..io import write_text
 from ..report.figures import write_figure
 from ..report.scores import MISSING
-from ..report.tables import markdown, marked_points
+from ..report.tables import COLLAPSED, markdown, marked_points
 from ramer.studies.engine import (
     COLUMNS,
     Study,
@@ -24,6 +24,7 @@ from ramer.studies.engine import (
     read_study,
     study_table,
     study_view,
+    without_contrasts,
 )
 from .figures import draw_study
 
@@ -110,6 +111,18 @@ def answer(study: Study, table: pd.DataFrame) -> str:
     return f"Against *{reference}*, {counts}. {describe(table)}"
 
 # %% ../../nbs/studies/60_text.ipynb #6b209ccc
+def training_notes(table: pd.DataFrame) -> list[str]:
+    "Sentences on runs that learned nothing, and on data sets whose runs do not say so."
+    arms = without_contrasts(table)
+    notes = []
+    if (arms.collapsed > 0).any():
+        notes.append(f"{COLLAPSED}: a training ended at chance on dev.")
+    older = sorted(set(arms.dataset[arms.collapsed.isna()]))
+    if older:
+        notes.append(f"By an earlier rule, which ended a training sooner: {', '.join(older)}.")
+    return notes
+
+
 def study_page(study: Study, table: pd.DataFrame) -> str:
     "The answer of a study with its question, its view and its figure, as Markdown."
     overall = table[table.condition == MISSING]
@@ -125,7 +138,7 @@ def study_page(study: Study, table: pd.DataFrame) -> str:
         f"# {study.question}",
         answer(study, table),
         markdown(study_view(table)),
-        legend,
+        " ".join([legend, *training_notes(table)]),
         "![points against the reference](figure.png)",
         f"What would change it: {study.change}",
     ]
