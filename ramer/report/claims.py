@@ -7,19 +7,20 @@ __all__ = ['CANNOT', 'THRESHOLDS', 'MARGIN', 'Measure', 'Studies', 'WORDS', 'INC
            'ON_DATABASES', 'ON_CORRELATION', 'CLAIMS', 'POOLED', 'GAINS', 'UNSEEN_GAINS', 'OVER_THE_MASK', 'DRAWN',
            'USELESS_STORE', 'WEIGHTED', 'LESS_OFFSETS', 'INTO_POOL', 'CENTRES', 'OTHERS_CENTRE', 'OF_CENTRING', 'OURS',
            'CannotTest', 'Measured', 'no_needs', 'Claim', 'lines_of', 'empty_row', 'verdict_of', 'having',
-           'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs', 'check_trained',
-           'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole', 'opponents_of', 'dev_score',
-           'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long', 'adapting_seconds', 'kappa',
-           'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws', 'against_learning',
-           'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger', 'with_discoveries', 'rule_text', 'measured',
-           'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text', 'ledger_text', 'write_claims']
+           'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs', 'lines_with',
+           'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole',
+           'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long',
+           'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws',
+           'against_learning', 'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger', 'with_discoveries',
+           'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text',
+           'ledger_text', 'write_claims']
 
 # %% ../../nbs/report/70_claims.ipynb #168d8c52
 import numpy as np
 import pandas as pd
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from ..evaluation.metrics import METRICS, grouped_confusions, jackknife_scores, score
@@ -62,7 +63,8 @@ class Measured(NamedTuple):
     """What was measured for a claim on one data set.
 
     runs: of each method, seeds and units among them. comparator: with what the method was compared;
-    chosen: how that was chosen.
+    chosen: how that was chosen. earlier: whether a run is of an earlier rule, which ended a
+    training sooner.
     """
 
     estimate: Estimate
@@ -71,6 +73,7 @@ class Measured(NamedTuple):
     units: str
     comparator: str = ""
     chosen: str = ""
+    earlier: bool = False
 
     def against(self, comparator: str, chosen: str = "named by the claim") -> "Measured":
         "The same, with its comparator."
@@ -137,6 +140,7 @@ def empty_row(claim: Claim, results: Results) -> dict[str, Any]:
         "seeds": 0,
         "units": "",
         "runs": 0,
+        "earlier": False,
         "p": np.nan,
         "reason": "",
     }
@@ -202,11 +206,15 @@ def having_gaps(results: Results) -> None:
 
 # %% ../../nbs/report/70_claims.ipynb #87c8a233
 class Runs(NamedTuple):
-    "Runs over all folds of a data set, with the seeds that some methods share."
+    """Runs over all folds of a data set, with the seeds that some methods share.
+
+    earlier: whether one of them is of an earlier rule.
+    """
 
     results: Results
     folds: Sequence[int]
     seeds: tuple[int, ...]
+    earlier: bool = False
 
     def wa(self, method: str) -> Scored:
         """{condition: (WA, it without each unit)} of a method, their mean as `missing`.
@@ -227,17 +235,23 @@ class Runs(NamedTuple):
     def measured(self, found: Estimate) -> Measured:
         "The Estimate with its runs, seeds and units."
         units = units_text(self.results, self.folds)
-        return Measured(found, len(self.folds) * len(self.seeds), len(self.seeds), units)
+        runs = len(self.folds) * len(self.seeds)
+        return Measured(found, runs, len(self.seeds), units, earlier=self.earlier)
 
     def minus(self, first: tuple[Any, np.ndarray], second: tuple[Any, np.ndarray]) -> Measured:
         "What was measured, in points, of one (score, it without each unit) minus another."
         return self.estimate(100 * (first[0] - second[0]), 100 * (first[1] - second[1]))
 
 
+def lines_with(results: Results, method: str, seeds: Sequence[int]) -> list[Line]:
+    "The lines of a method with these seeds."
+    return [line for line in results.lines[method] if line["seed"] in seeds]
+
+
 def check_trained(results: Results, method: str, seeds: Sequence[int]) -> None:
     "Raise ValueError, naming folds, if a run of a method with these seeds collapsed."
-    runs = [line for line in results.lines[method] if line["seed"] in seeds]
-    folds = sorted({line["fold"] for line in runs if line.get("collapsed")})
+    lines = lines_with(results, method, seeds)
+    folds = sorted({line["fold"] for line in lines if line.get("collapsed")})
     if folds:
         names = ", ".join(map(str, folds))
         raise ValueError(f"{method} collapsed in fold {names}: its dev score is at chance")
@@ -257,7 +271,9 @@ def shared_runs(results: Results, *methods: str) -> Runs:
         raise ValueError(f"no training seed that {' and '.join(methods)} share")
     for method in methods:
         check_trained(results, method, seeds)
-    return Runs(results, tested_folds(results.dataset, results.clips), seeds)
+    lines = chain.from_iterable(lines_with(results, method, seeds) for method in methods)
+    earlier = any("collapsed" not in line for line in lines)
+    return Runs(results, tested_folds(results.dataset, results.clips), seeds, earlier)
 
 
 def gain(method: str, reference: str, condition: str = MISSING) -> Measure:
@@ -417,7 +433,7 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 
 def agreements(runs: Runs, method: str, first: str, second: str) -> tuple[float, np.ndarray]:
     "(kappa, it without each unit) of a method's answers under two conditions."
-    results, folds, seeds = runs
+    results, folds, seeds, _ = runs
     others = results.found(method, second, folds, seeds)
 
     def by_group(line: Line) -> np.ndarray:
@@ -779,7 +795,8 @@ def rule_text() -> str:
         f"{alpha} show the difference within, not supported where it lies significantly beyond.",
         "**Units** are folds, whose clips share a model, or draws of a world; of a single split "
         f"its groups, with the seeds. Asked for are {seeds['real']} seeds on real sets and "
-        f"{seeds['draws']} draws of a world; rows with fewer seeds say so.",
+        f"{seeds['draws']} draws of a world. Rows with fewer seeds say so, and those that rest on "
+        "runs of an earlier rule, which ended a training sooner.",
         "**Undecided** is also what lacks a run, or needs one that collapsed on dev.",
         f"**Over all**: the verdict that remains after {over_ledger} over the ledger, false "
         f"discovery rate {RULES.correction['rate']:g}; sets of one corpus count once, by the set "
@@ -806,13 +823,17 @@ def with_reason(row: Any) -> str:
 
 # %% ../../nbs/report/70_claims.ipynb #d835f38a
 def seeds_cell(row: Any) -> str:
-    "A row's seeds as text, with how many are asked for where they are fewer."
+    """A row's seeds as text, with how many are asked for where they are fewer.
+
+    It states where runs are of an earlier rule.
+    """
     if not row.seeds:
         return ""
     wanted = RULES.seeds["real"]
     if row.units.endswith("draws"):
         wanted = RULES.seeds["world"]
-    return f"{row.seeds} of {wanted}" if row.seeds < wanted else str(row.seeds)
+    seeds = f"{row.seeds} of {wanted}" if row.seeds < wanted else str(row.seeds)
+    return f"{seeds}, by an earlier rule" if row.earlier else seeds
 
 
 def over_all_cell(row: Any) -> str:
