@@ -226,6 +226,16 @@ def test_no_number_of_a_rule_stands_in_the_code_of_the_claims():
     assert not numbers & {RULES.alpha, RULES.correction["rate"], RULES.seeds["real"]}
 
 
+def test_what_is_not_measured_lacks_a_run_that_the_reason_names(claims):
+    unmeasured = claims[claims.measured.isna() & (claims.verdict == "undecided")]
+    known = r"^no run of |collapsed in fold|keep no dev score"
+    odd = unmeasured[~unmeasured.reason.str.contains(known)]
+    assert odd.empty, odd[["claim", "dataset", "reason"]].to_string()
+    studies = unmeasured.reason.str.extract(r"^no run of the study (.+)").squeeze()
+    for study, dataset in zip(studies.dropna(), unmeasured.dataset[studies.notna()]):
+        assert not (RESULTS / "studies" / study / f"{dataset}.jsonl").exists(), (study, dataset)
+
+
 def test_every_verdict_says_what_it_rests_on(claims):
     measured = claims[claims.measured.notna()]
     assert len(measured) > 150 and measured.p.between(0, 1).all()

@@ -615,7 +615,7 @@ def on_unseen_draws(claim: Claim) -> Claim:
     return replace(claim, summary=summary, study="unseen", needs=having_draws)
 
 
-UNSEEN_GAINS = tuple(on_unseen_draws(claim) for claim in GAINS)
+UNSEEN_GAINS = tuple(on_unseen_draws(claim) for claim in GAINS + POOLED)
 OVER_THE_MASK = tuple(
     Claim(
         f"{name} gains over the mask alone",

@@ -100,9 +100,12 @@ def every_fold(dataset: str) -> tuple[int, ...]:
 def tested_folds(dataset: str, known: Collection[int]) -> list[int]:
     """The known folds on which verdicts rest: `every_fold`, or all of a data set of your own.
 
-    A data set may have more than are tested here, as crema-d and stressid have.
+    A data set may have more than are tested here, as crema-d and stressid have. Where none of these
+    is known, as of a world's later draws, all that are known count.
     """
-    return sorted(set(known) & set(every_fold(dataset)) if dataset in EVERY_SET else known)
+    if dataset not in EVERY_SET:
+        return sorted(known)
+    return sorted(set(known).intersection(every_fold(dataset)) or known)
 
 
 def known_folds(dataset: str, folds: Collection[int]) -> list[int]:
