@@ -407,8 +407,8 @@ def times_as_long(slow: str, fast: str) -> Measure:
 
     def measure(results: Results) -> Measured:
         runs = shared_runs(results, slow, fast)
-        slow_seconds = adapting_seconds(results.lines[slow], runs.seeds)
-        fast_seconds = adapting_seconds(results.lines[fast], runs.seeds)
+        slow_seconds = adapting_seconds(lines_with(results, slow, runs.seeds))
+        fast_seconds = adapting_seconds(lines_with(results, fast, runs.seeds))
         ratios = np.array([slow_seconds[run] / fast_seconds[run] for run in slow_seconds])
         n = len(ratios)
         found = Estimate(float(ratios.mean()), float(ratios.std(ddof=1) / n**0.5), n)
@@ -417,10 +417,9 @@ def times_as_long(slow: str, fast: str) -> Measure:
     return measure
 
 
-def adapting_seconds(lines: Iterable[Line], seeds: Sequence[int]) -> dict[tuple[int, int], float]:
-    "{(fold, seed): seconds to adapt to a speaker} of an arm's lines with these seeds."
-    kept = [line for line in lines if line["seed"] in seeds]
-    return {(line["fold"], line["seed"]): line["facts"]["adapting"] for line in kept}
+def adapting_seconds(lines: Iterable[Line]) -> dict[tuple[int, int], float]:
+    "{(fold, seed): seconds to adapt to a speaker} of an arm's lines."
+    return {(line["fold"], line["seed"]): line["facts"]["adapting"] for line in lines}
 
 # %% ../../nbs/report/70_claims.ipynb #64d5a214
 def kappa(confusion: np.ndarray) -> np.ndarray:

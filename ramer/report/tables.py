@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'RAMERS', 'PEOPLE', 'YARDSTICKS', 'ORDER', 'TableRow', 'METHOD_FACTS', 'REFERENCES', 'DIFFERENCE',
            'COLLAPSED', 'LEGEND', 'DATABASE_METHODS', 'GAIN', 'is_synthetic', 'set_order', 'ordered', 'real_first',
-           'select', 'condition_order', 'short', 'title_of', 'set_names', 'facts_of', 'count_runs', 'judged_counts',
-           'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'metric_means', 'method_rows', 'people_confusions',
-           'people_scores', 'people_rows', 'conditions_table', 'difference_rows', 'corrected', 'differences_table',
-           'compared_pairs', 'against_zero', 'mark', 'marks', 'interval_text', 'with_interval', 'signed_points',
-           'with_mark', 'marked_points', 'with_set', 'set_columns', 'wide', 'markdown', 'read_table', 'show_table',
-           'weights_text', 'seconds_text', 'main_table', 'gains', 'verdict', 'verdicts', 'ranked', 'one_missing_view',
-           'database_view', 'experiments', 'variant_of', 'variant_rows', 'variants_table', 'variants_view',
-           'plain_cell', 'latex_cell', 'condition_signs', 'paper_table', 'latex_table']
+           'select', 'condition_order', 'short', 'title_of', 'set_names', 'facts_of', 'count_runs', 'training_counts',
+           'judged_counts', 'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'metric_means', 'method_rows',
+           'people_confusions', 'people_scores', 'people_rows', 'conditions_table', 'difference_rows', 'corrected',
+           'differences_table', 'compared_pairs', 'against_zero', 'mark', 'marks', 'interval_text', 'with_interval',
+           'signed_points', 'with_mark', 'marked_points', 'with_set', 'set_columns', 'wide', 'markdown', 'read_table',
+           'show_table', 'weights_text', 'seconds_text', 'main_table', 'gains', 'verdict', 'verdicts', 'ranked',
+           'one_missing_view', 'database_view', 'experiments', 'variant_of', 'variant_rows', 'variants_table',
+           'variants_view', 'plain_cell', 'latex_cell', 'condition_signs', 'paper_table', 'latex_table']
 
 # %% ../../nbs/report/49_tables.ipynb #4fcd1d44
 import numpy as np
@@ -120,10 +120,9 @@ def facts_of(results: Results, method: str) -> TableRow:
         "synthetic": results.facts["synthetic"],
         "runs": len(seconds),
         "seconds": np.mean(list(seconds.values())),
-        "collapsed": count_runs(lines, "collapsed", True),
-        "unfinished": count_runs(lines, "converged", False),
     }
-    return facts | {name: lines[0][name] for name in METHOD_FACTS}
+    of_method = {name: lines[0][name] for name in METHOD_FACTS}
+    return facts | training_counts(lines) | of_method
 
 
 def count_runs(lines: Iterable[Line], field: str, value: bool) -> float:
@@ -140,6 +139,14 @@ def count_runs(lines: Iterable[Line], field: str, value: bool) -> float:
     return float(sum(found.values())) if found else np.nan
 
 
+def training_counts(lines: Sequence[Line]) -> dict[str, float]:
+    "How many runs collapsed, or were ended before they converged, as `count_runs` has it."
+    return {
+        "collapsed": count_runs(lines, "collapsed", True),
+        "unfinished": count_runs(lines, "converged", False),
+    }
+
+# %% ../../nbs/report/49_tables.ipynb #988b020b
 def judged_counts(results: Results, method: str) -> dict[str, int]:
     "{condition: how many clips were judged under it}; `missing` counts all test clips."
     folds = results.folds(method)

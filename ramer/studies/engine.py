@@ -6,9 +6,9 @@
 __all__ = ['ArmFields', 'AnswerArm', 'KEPT', 'COLUMNS', 'FACTS', 'StudyPlan', 'StudyContext', 'Answer', 'ArmRun', 'any_dataset',
            'Study', 'named', 'Retrieved', 'retrieved', 'overlap', 'retrieval_facts', 'with_tuned_features',
            'condition_answers', 'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'study_run',
-           'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'of_condition', 'mean_facts',
-           'training_counts', 'unchanged', 'correct', 'arm_rows', 'study_table', 'contrast_row', 'contrasts_of',
-           'without_contrasts', 'compared_arms', 'fullest_first', 'study_view']
+           'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'of_condition', 'mean_facts', 'unchanged',
+           'correct', 'arm_rows', 'study_table', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
+           'fullest_first', 'study_view']
 
 # %% ../../nbs/studies/58_engine.ipynb #97b76883
 import json
@@ -38,12 +38,12 @@ from ..report.scores import MISSING, units_of
 from ramer.report.tables import (
     COLLAPSED,
     TableRow,
-    count_runs,
     difference_rows,
     marked_points,
     metric_means,
     set_names,
     short,
+    training_counts,
     wide,
     with_mark,
 )
@@ -525,14 +525,6 @@ def mean_facts(lines: Iterable[Line]) -> dict[str, float]:
     "The mean of each fact over lines."
     facts = [line["facts"] for line in lines]
     return pd.DataFrame(facts).mean().to_dict() if any(facts) else {}
-
-
-def training_counts(lines: Sequence[Line]) -> dict[str, float]:
-    "How many runs collapsed, or were ended before they converged, as `count_runs` has it."
-    return {
-        "collapsed": count_runs(lines, "collapsed", True),
-        "unfinished": count_runs(lines, "converged", False),
-    }
 
 # %% ../../nbs/studies/58_engine.ipynb #e9b4a73b
 def unchanged(results: Results, arm: str, means: pd.Series) -> list[TableRow]:

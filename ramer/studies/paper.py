@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'AGGREGATES', 'FEATURE_SOURCE', 'TOP_K', 'FUSION_POLICIES', 'SHARES', 'FUSION', 'DATABASE', 'STORED',
            'EMOTIONS', 'CLEAN', 'SPOILED', 'FILTERS', 'BLIND', 'ANSWERED', 'STORE_COLORS', 'QUALITY', 'PAPER',
-           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'recall_of', 'emotion_method', 'cut_emotion',
-           'emotion_answers', 'quality_arms', 'withheld_rows', 'withheld_contrasts', 'reference_rows', 'filter_name',
-           'kept_answers', 'describe_quality', 'draw_kept', 'draw_quality']
+           'stored_part', 'PartlyStored', 'fit_with_part_stored', 'without_store', 'swapped', 'recall_of',
+           'emotion_method', 'cut_emotion', 'emotion_answers', 'quality_arms', 'withheld_rows', 'withheld_contrasts',
+           'reference_rows', 'filter_name', 'kept_answers', 'describe_quality', 'draw_kept', 'draw_quality']
 
 # %% ../../nbs/studies/61_paper.ipynb #cbbed4bc
 import matplotlib.pyplot as plt
@@ -130,13 +130,6 @@ class PartlyStored(Ramer):
         "Build the store, of `stored`."
         super().remember(self.stored, block)
 
-    def with_stored(self, clips: Clips) -> "PartlyStored":
-        "A copy whose store holds these clips; what was learned stays."
-        twin = copy_of(self)
-        twin.stored = clips
-        twin.remember(clips)
-        return twin
-
 
 def fit_with_part_stored(
     config: Config, train: Clips, dev: Clips, stage1: Stage1, stored: str, emotion: int
@@ -147,6 +140,18 @@ def fit_with_part_stored(
     method = PartlyStored(config, stage1)
     method.stored = stored_part(train, stored, emotion)
     return method.fit(train, dev)
+
+
+def without_store(method: Method) -> Method:
+    "The fitted method with nothing in its store."
+    twin = copy_of(method)
+    twin.store.remove(twin.store.ids)
+    return twin
+
+
+def swapped(method: Method, clips: Clips) -> Method:
+    "The fitted method with nothing in its store but these clips."
+    return without_store(method).enrol(clips)
 
 # %% ../../nbs/studies/61_paper.ipynb #920e1edf
 def recall_of(judged: Prediction, emotion: int) -> float:
@@ -172,7 +177,7 @@ def emotion_method(run: ArmRun, emotion: int) -> Method:
             config, train, dev, shared["stage1"], learned_with, emotion
         )
     method = shared[config.method, learned_with]
-    return method.with_stored(stored_part(train, stored, emotion)) if cut_after else method
+    return swapped(method, stored_part(train, stored, emotion)) if cut_after else method
 
 
 def cut_emotion(train: Clips, fold: int) -> int:

@@ -13,12 +13,12 @@ __all__ = ['RATES', 'SHARE', 'USUAL', 'FRAMES_LOST', 'MISSINGNESS_STUDY', 'KNOWN
            'clip_rows', 'pooled', 'factor_row', 'factor_contrasts', 'retrieval_answers', 'by_class', 'loosened',
            'paired_case', 'class_log_likelihood', 'paired_log_joint', 'paired_posterior', 'mean_retrieval_facts',
            'pairing_answers', 'paired_gain', 'pairing_contrasts', 'pairing_kinds', 'world_fields', 'Moved',
-           'ravdess_takes', 'Crossing', 'moved_world', 'parts_apart', 'sex_of', 'sentence_of', 'crossings',
-           'without_store', 'unchanged', 'swapped', 'mixed', 'crossed_method', 'by_rows', 'across_answers',
-           'arms_of_both', 'references_of_both', 'has_another_domain', 'crossing_kinds', 'stored_case', 'stored_rows',
-           'holding', 'timed_searches', 'stored_answers', 'share_equal', 'grown_and_rebuilt', 'growth_answers',
-           'growth_contrasts', 'by_case', 'describe_growth', 'growth_style', 'draw_changing', 'draw_intervals',
-           'draw_sizes', 'draw_growth', 'growth_kinds']
+           'ravdess_takes', 'Crossing', 'moved_world', 'parts_apart', 'sex_of', 'sentence_of', 'crossings', 'unchanged',
+           'mixed', 'crossed_method', 'by_rows', 'across_answers', 'arms_of_both', 'references_of_both',
+           'has_another_domain', 'crossing_kinds', 'stored_case', 'stored_rows', 'holding', 'timed_searches',
+           'stored_answers', 'share_equal', 'grown_and_rebuilt', 'growth_answers', 'growth_contrasts', 'by_case',
+           'describe_growth', 'growth_style', 'draw_changing', 'draw_intervals', 'draw_sizes', 'draw_growth',
+           'growth_kinds']
 
 # %% ../../nbs/studies/63_robustness.ipynb #2c0b8695
 import matplotlib.pyplot as plt
@@ -68,6 +68,7 @@ from ramer.studies.engine import (
 )
 from .figures import draw_cases
 from .leaks import joined
+from .paper import swapped, without_store
 from .text import describe_contrasts
 
 # %% ../../nbs/studies/63_robustness.ipynb #eb1ab624
@@ -823,21 +824,9 @@ def crossings(context: StudyContext) -> dict[str, tuple[Clips, list[Crossing]]]:
     }
 
 # %% ../../nbs/studies/63_robustness.ipynb #22b3f56c
-def without_store(method: Method) -> Method:
-    "The fitted method with nothing in its store."
-    twin = copy_of(method)
-    twin.store.remove(twin.store.ids)
-    return twin
-
-
 def unchanged(method: Method, clips: Clips) -> Method:
     "The fitted method with its own store."
     return method
-
-
-def swapped(method: Method, clips: Clips) -> Method:
-    "The fitted method with nothing in its store but these clips."
-    return without_store(method).enrol(clips)
 
 
 def mixed(method: Method, clips: Clips) -> Method:
