@@ -42,7 +42,7 @@ from ramer.report.rules import (
     rules_hash,
 )
 from .scores import MISSING, Scored, jackknife, scores, units_of, units_text
-from .tables import markdown, set_names, short
+from .tables import by_earlier_rule, markdown, set_names, short
 from ..runs.grids import FIVE, tested_folds
 from ..runs.judging import decode
 from ..runs.results import Line, Results
@@ -248,9 +248,8 @@ def lines_with(results: Results, method: str, seeds: Sequence[int]) -> list[Line
     return [line for line in results.lines[method] if line["seed"] in seeds]
 
 
-def check_trained(results: Results, method: str, seeds: Sequence[int]) -> None:
-    "Raise ValueError, naming folds, if a run of a method with these seeds collapsed."
-    lines = lines_with(results, method, seeds)
+def check_trained(method: str, lines: Iterable[Line]) -> None:
+    "Raise ValueError, naming folds, if a run behind lines of a method collapsed."
     folds = sorted({line["fold"] for line in lines if line.get("collapsed")})
     if folds:
         names = ", ".join(map(str, folds))
@@ -269,10 +268,10 @@ def shared_runs(results: Results, *methods: str) -> Runs:
     seeds = results.seeds(*methods)
     if not seeds:
         raise ValueError(f"no training seed that {' and '.join(methods)} share")
-    for method in methods:
-        check_trained(results, method, seeds)
-    lines = chain.from_iterable(lines_with(results, method, seeds) for method in methods)
-    earlier = any("collapsed" not in line for line in lines)
+    lines = {method: lines_with(results, method, seeds) for method in methods}
+    for method, of_method in lines.items():
+        check_trained(method, of_method)
+    earlier = any(map(by_earlier_rule, chain.from_iterable(lines.values())))
     return Runs(results, tested_folds(results.dataset, results.clips), seeds, earlier)
 
 
@@ -432,7 +431,7 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 
 def agreements(runs: Runs, method: str, first: str, second: str) -> tuple[float, np.ndarray]:
     "(kappa, it without each unit) of a method's answers under two conditions."
-    results, folds, seeds, _ = runs
+    results, folds, seeds = runs.results, runs.folds, runs.seeds
     others = results.found(method, second, folds, seeds)
 
     def by_group(line: Line) -> np.ndarray:

@@ -35,6 +35,7 @@ from ramer.report.tables import (
     ORDER,
     RAMERS,
     YARDSTICKS,
+    by_earlier_rule,
     condition_order,
     conditions_table,
     differences_table,
@@ -159,7 +160,7 @@ def with_kinds(name: str, kinds: Sequence[str]) -> str:
 def set_facts(results: Results) -> dict[str, Any]:
     "What the page says of a data set, from its lines; `heading` is its title with an older rule."
     lines = list(chain.from_iterable(results.lines.values()))
-    is_older = not any("converged" in line for line in lines)
+    is_older = all(map(by_earlier_rule, lines))
     kinds = ["synthetic"] * results.facts["synthetic"]
     return {
         "name": results.dataset,

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'RAMERS', 'PEOPLE', 'YARDSTICKS', 'ORDER', 'TableRow', 'METHOD_FACTS', 'REFERENCES', 'DIFFERENCE',
            'COLLAPSED', 'LEGEND', 'DATABASE_METHODS', 'GAIN', 'is_synthetic', 'set_order', 'ordered', 'real_first',
-           'select', 'condition_order', 'short', 'title_of', 'set_names', 'facts_of', 'count_runs', 'training_counts',
-           'judged_counts', 'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'metric_means', 'method_rows',
-           'people_confusions', 'people_scores', 'people_rows', 'conditions_table', 'difference_rows', 'corrected',
-           'differences_table', 'compared_pairs', 'against_zero', 'mark', 'marks', 'interval_text', 'with_interval',
-           'signed_points', 'with_mark', 'marked_points', 'with_set', 'set_columns', 'wide', 'markdown', 'read_table',
-           'show_table', 'weights_text', 'seconds_text', 'main_table', 'gains', 'verdict', 'verdicts', 'ranked',
-           'one_missing_view', 'database_view', 'experiments', 'variant_of', 'variant_rows', 'variants_table',
-           'variants_view', 'plain_cell', 'latex_cell', 'condition_signs', 'paper_table', 'latex_table']
+           'select', 'condition_order', 'short', 'title_of', 'set_names', 'facts_of', 'count_runs', 'by_earlier_rule',
+           'training_counts', 'judged_counts', 'lacks', 'table_row', 'share_of_best', 'scored_metrics', 'metric_means',
+           'method_rows', 'people_confusions', 'people_scores', 'people_rows', 'conditions_table', 'difference_rows',
+           'corrected', 'differences_table', 'compared_pairs', 'against_zero', 'mark', 'marks', 'interval_text',
+           'with_interval', 'signed_points', 'with_mark', 'marked_points', 'with_set', 'set_columns', 'wide',
+           'markdown', 'read_table', 'show_table', 'weights_text', 'seconds_text', 'main_table', 'gains', 'verdict',
+           'verdicts', 'ranked', 'one_missing_view', 'database_view', 'experiments', 'variant_of', 'variant_rows',
+           'variants_table', 'variants_view', 'plain_cell', 'latex_cell', 'condition_signs', 'paper_table',
+           'latex_table']
 
 # %% ../../nbs/report/49_tables.ipynb #4fcd1d44
 import numpy as np
@@ -131,12 +132,14 @@ def count_runs(lines: Iterable[Line], field: str, value: bool) -> float:
     A run is one fold and seed. field: of the lines.
     Returns NaN where no line has the field, as in results of earlier versions.
     """
-    found: dict[tuple[int, int], bool] = {}
-    for line in lines:
-        if field in line:
-            run = line["fold"], line["seed"]
-            found[run] = found.get(run, False) or line[field] == value
-    return float(sum(found.values())) if found else np.nan
+    said = [line for line in lines if field in line]
+    runs = {(line["fold"], line["seed"]) for line in said if line[field] == value}
+    return float(len(runs)) if said else np.nan
+
+
+def by_earlier_rule(line: Line) -> bool:
+    "Whether a training was ended sooner, by an earlier rule; its lines do not say how it ended."
+    return "collapsed" not in line
 
 
 def training_counts(lines: Sequence[Line]) -> dict[str, float]:

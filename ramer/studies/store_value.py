@@ -805,7 +805,7 @@ def describe_map(table: pd.DataFrame) -> str:
 
 
 POOL_ALONE = "the pool alone"
-RETRIEVING = ("ramer", "ramer-gated", "ramer-pooled")
+RETRIEVING = ("ramer", *BUILT_HERE)
 MAP_STUDY = Study(
     "map",
     "Where does retrieval pay, by the number of labelled clips and of ways in which an emotion "
