@@ -403,6 +403,7 @@ class KernelSpecialists(SavedClassical):
 class Availability(Method):
     "Answers with the class frequencies of the train clips that have the same modalities."
 
+    n_models = 0
     selection = "none"
 
     def fit(self, train: Clips, dev: Clips) -> "Availability":
