@@ -24,6 +24,7 @@ from ramer.report.tables import (
     ORDER,
     TableRow,
     difference_rows,
+    is_synthetic,
     select,
     set_columns,
     set_names,
@@ -294,16 +295,18 @@ def choice_among_leaks(table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/studies/55_choice.ipynb #a7c7742b
 def draw_choice(table: pd.DataFrame) -> Figure:
-    "Points of WA that are luck by the number of methods to choose among, a line per data set."
+    "Points of WA that are luck by the number of methods to choose among; worlds are dashed."
     rows = select(table, measured="by halves")
     figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     names = set_order(rows.dataset)
+    n_real = sum(not is_synthetic(name) for name in names)
     for i, name in enumerate(names):
+        colour, style = (f"C{i}", "o-") if i < n_real else (f"C{i - n_real}", "o--")
         own = select(rows, dataset=name)
         points = 100 * own[["difference", "low", "high"]]
         place = own.n * 1.03 ** (i - len(names) / 2)  # side by side on a logarithmic axis
-        (line,) = ax.plot(place, points.difference, "o-", ms=4, lw=1, label=name)
-        ax.vlines(place, points.low, points.high, color=line.get_color(), lw=1, alpha=0.6)
+        ax.plot(place, points.difference, style, color=colour, ms=4, lw=1, label=name)
+        ax.vlines(place, points.low, points.high, color=colour, lw=1, alpha=0.6)
     ax.axhline(0, color="k", lw=0.8)
     ax.set_xscale("log")
     ax.set_xticks(SIZES, SIZES)
