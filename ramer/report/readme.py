@@ -111,18 +111,16 @@ def gains_over_zero(differences: pd.DataFrame, method: str) -> pd.DataFrame:
 
 def leak_sentence(leaks: pd.DataFrame) -> str:
     "What it adds if stage 1 learns from the test clips and these are stored, by two search rules."
-    leading = leading_rows(leaks).set_index("dataset")
+    dropped = leading_rows(leaks).set_index("dataset")
     recipe = leaks[(leaks.leak == "recipe") & (leaks.condition == MISSING)].set_index("dataset")
-    dropped = leading.difference
-    kept = recipe.difference.reindex(dropped.index)  # on the same sets
-    lowest, highest = 100 * dropped.min(), 100 * dropped.max()
+    kept = recipe.loc[dropped.index]  # on the same sets
     return (
         "**What a leak adds.** Where stage 1 learns from the test clips, too, and the store holds "
-        "them, the same method gains "
-        f"{lowest:.0f} to {highest:.0f} points on {len(dropped)} data sets if the first hit, a "
-        "clip's own row, is dropped as in the released code, and "
-        f"{100 * kept.min():.0f} to {100 * kept.max():.0f} if it is not. That code names no split: "
-        "whether test clips were in its store is not known."
+        f"them, the same method gains up to {100 * dropped.difference.max():.0f} points, clearly "
+        f"on {(dropped.low > 0).sum()} of {len(dropped)} data sets, if the first hit, a clip's own "
+        f"row, is dropped as in the released code, and up to {100 * kept.difference.max():.0f}, "
+        f"clearly on {(kept.low > 0).sum()}, if it is not. That code names no split: whether test "
+        "clips were in its store is not known."
     )
 
 
