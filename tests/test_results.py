@@ -15,7 +15,7 @@ from ramer.evaluation.metrics import METRICS
 from ramer.evaluation.protocol import AS_IT_IS
 from ramer.report.scores import MISSING
 from ramer.report.tables import PEOPLE, read_table
-from ramer.runs.grids import SYNTHETIC
+from ramer.runs.grids import INCOMPLETE, SYNTHETIC
 from ramer.runs.results import read_results
 
 ROOT = Path(__file__).parents[1]
@@ -236,6 +236,14 @@ def test_what_is_not_measured_lacks_a_run_that_the_reason_names(claims):
     studies = unmeasured.reason.str.extract(r"^no run of the study (.+)").squeeze()
     for study, dataset in zip(studies.dropna(), unmeasured.dataset[studies.notna()]):
         assert not (RESULTS / "studies" / study / f"{dataset}.jsonl").exists(), (study, dataset)
+
+
+def test_gains_are_counted_over_the_mask_wherever_clips_lack_modalities_by_nature(claims):
+    over_mask = claims[claims.claim.str.endswith("gains over the mask alone")]
+    measured = over_mask.groupby("dataset").measured.count()
+    incomplete = measured.index.isin(INCOMPLETE)
+    assert incomplete.any() and (measured[incomplete] == 3).all()
+    assert (measured[~incomplete] == 0).all()
 
 
 def test_every_verdict_says_what_it_rests_on(claims):
