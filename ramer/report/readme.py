@@ -113,7 +113,7 @@ def leak_sentence(leaks: pd.DataFrame) -> str:
     "What it adds if stage 1 learns from the test clips and these are stored, by two search rules."
     dropped = leading_rows(leaks).set_index("dataset")
     recipe = leaks[(leaks.leak == "recipe") & (leaks.condition == MISSING)].set_index("dataset")
-    kept = recipe.loc[dropped.index]  # on the same sets
+    kept = recipe.reindex(dropped.index)  # on the same sets
     return (
         "**What a leak adds.** Where stage 1 learns from the test clips, too, and the store holds "
         f"them, the same method gains up to {100 * dropped.difference.max():.0f} points, clearly "
