@@ -41,10 +41,11 @@ def summed(matrices):
 
 def test_every_mean_in_the_table_follows_from_the_confusion_matrices(table):
     "Folds are pooled, seeds averaged, as the protocol says; recomputed without the report's code."
-    folds = pd.DataFrame(LINES).groupby("dataset").fold.nunique()
+    lines = pd.DataFrame(LINES)
+    folds = lines.groupby("dataset").fold.nunique()
     of_several = table[table.dataset.map(folds) > 1]
     assert of_several.protocol.str.endswith("-pooled").all()
-    runs = pd.DataFrame(LINES).groupby(["dataset", "method", "condition", "seed"])
+    runs = lines.groupby(["dataset", "method", "condition", "seed"])
     pooled = runs.confusion.apply(summed)
     rows = table[table.metric.isin(METRICS) & (table.condition != MISSING)]
     rows = rows[rows.method != PEOPLE]
