@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from method_kinds import CLASSICAL, COMPLETE_ONLY, NETWORKS, POOLED, RETRIEVING
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
@@ -34,50 +35,10 @@ from ramer.runs.training import left_out, train_runs
 from ramer.runs.tuning import grid
 
 LEARNING = (
-    "prior",
-    "zero",
-    "mean",
-    "distilled",
-    "store-mean",
-    "random",
-    "ramer",
-    "ramer-raw",
-    "ramer-whitened",
-    "ramer-supervised",
-    "ramer-crossfit",
-    "ramer-aligned",
-    "ramer-released",
-    "ramer-gated",
-    "average-momke",
-    "gated-zero",
-    "gated-cif-mmin",
-    "ae",
-    "cra",
-    "mmin",
-    "if-mmin",
-    "cif-mmin",
-    "ae-lineage",
-    "transformer",
-    "shaspec",
-    "momke",
-    "m3care",
-    "flex-moe",
-    "simmlm",
-    "dymo",
-    "online-mae",
-    "moddrop",
-    "logistic",
-    "knn",
-    "impute-logistic",
-    "impute-boosting",
-    "boosting",
-    "availability",
-    "one-logistic",
-    "inverse-probability",
-    "lda",
-    "rbf",
+    *("prior", "zero", "mean", "distilled", *RETRIEVING, "ramer-whitened", "ramer-supervised"),
+    *("ramer-gated", *POOLED, "average-momke", "gated-zero", "gated-cif-mmin"),
+    *(*NETWORKS, *CLASSICAL, "availability", "inverse-probability"),
 )
-COMPLETE_ONLY = ("ae", "cra", "mmin", "if-mmin", "cif-mmin", "ae-lineage")
 
 
 def fit(name, train, dev, **changes):

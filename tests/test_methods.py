@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+from method_kinds import CLASSICAL, CROSSFITTED, NETWORKS, POOLED, RETRIEVING
 from numpy.testing import assert_allclose, assert_array_equal
 from pretended_gpu import GPU, pretended_gpu
 
@@ -22,30 +22,9 @@ from ramer.methods.registry import configure, load_method, make_method
 from ramer.methods.training import computing_on
 
 CONTROLS = ("prior", "availability", "bayes")
-CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
-RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released")
 FILLING = ("zero", "mean", "distilled", "ramer-gated", *RETRIEVING)
-IMAGINING = (
-    "ae",
-    "cra",
-    "mmin",
-    "if-mmin",
-    "if-mmin-1",
-    "cif-mmin",
-    "ae-lineage",
-    "transformer",
-    "shaspec",
-    "momke",
-    "m3care",
-    "flex-moe",
-    "simmlm",
-    "dymo",
-    "online-mae",
-    "moddrop",
-    *(["tabm"] if find_spec("tabm") else []),  # an optional package
-)
+IMAGINING = ("if-mmin-1", *NETWORKS)
 LINEAR = ("logistic", "impute-logistic", "one-logistic", "inverse-probability", "lda", "rbf")
-CLASSICAL = (*LINEAR, "knn", "impute-boosting", "boosting")
 BLIND = ("prior", "availability")  # features do not matter to them
 PAIRS = ("average-momke", "gated-momke", "gated-zero")
 TRAINED = (*FILLING, *IMAGINING)
@@ -56,7 +35,7 @@ BRIEF = {
     ),  # they have no stage 1
     "ae": {"epochs": 15, "learning_rate": 8e-3},
 }
-LEARNING = (*TRAINED, *CLASSICAL, *PAIRS)
+LEARNING = (*TRAINED, *CLASSICAL, "inverse-probability", *PAIRS, *POOLED)
 METHODS = (*CONTROLS, *LEARNING)
 CONDITIONS = tuple(all_conditions())
 SAME = {"rtol": 0, "atol": 1e-5}  # rows of other batches are rounded otherwise

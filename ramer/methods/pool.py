@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EXPONENTS', 'SHOWN_UNDER', 'ROUNDS', 'BINS', 'EXPERTS', 'PATIENT_UPDATES', 'WIDEST', 'COMPONENTS', 'LEAST_SPREAD',
            'LANDMARKS_STAY', 'softened', 'likeliest_exponent', 'places', 'drawn_rows', 'FewTrees', 'experts_of',
-           'can_answer', 'answered_rows', 'patient', 'principal_maps', 'projected', 'PoolParts', 'SavedPool', 'Pool',
-           'PooledRetrieval']
+           'can_answer', 'answered_rows', 'patient', 'without_frames', 'principal_maps', 'projected', 'PoolParts',
+           'SavedPool', 'Pool', 'PooledRetrieval']
 
 # %% ../../nbs/methods/34_pool.ipynb #09a70da9
 import math
@@ -154,6 +154,14 @@ def patient(config: Config, n_clips: int) -> Config:
     most = math.ceil(PATIENT_UPDATES / each_epoch)
     return replace(config, patience=min(config.patience, most))
 
+# %% ../../nbs/methods/34_pool.ipynb #945f34e4
+def without_frames(clips: Clips) -> Clips:
+    "Scaled clips, a sequence (N, T, D) as the mean (N, D) of its valid frames."
+    if not clips.lengths:
+        return clips
+    means = {modality: x.numpy() for modality, x in vectors(clips).items()}
+    return replace(clips, features=means, lengths={})
+
 # %% ../../nbs/methods/34_pool.ipynb #a8a3baa0
 WIDEST = 384  # numbers of a modality; a wider one is projected
 COMPONENTS = 128  # that it is projected onto
@@ -204,7 +212,7 @@ class PoolParts(Method):
         """
         labelled, dev = learnable(train, dev, self.config.method)
         self.scaler = Scaler.fit(labelled)
-        scaled = self.scaler(labelled)
+        scaled = without_frames(self.scaler(labelled))
         self.maps = principal_maps(scaled, self.config.seed)
         scaled, judged = projected(scaled, self.maps), self.scale(dev)
         self.shape = network_shape(train)
@@ -216,8 +224,8 @@ class PoolParts(Method):
         return self
 
     def scale(self, clips: Clips) -> Clips:
-        "Scaled clips, very wide modalities projected, as all experts see them."
-        return projected(self.scaler(clips), self.maps)
+        "Scaled clips without frames, very wide modalities projected, as all experts see them."
+        return projected(without_frames(self.scaler(clips)), self.maps)
 
     @property
     def compared_dims(self) -> dict[str, int]:

@@ -1,0 +1,15 @@
+"The methods that properties are tested on, by kind; those of an optional package if it is there."
+
+from importlib.util import find_spec
+
+from ramer.runs.grids import CLASSICAL as IN_GRIDS
+from ramer.runs.grids import FIVE, RECENT
+
+HAS_TABM = find_spec("tabm") is not None
+TABM = ("tabm",) if HAS_TABM else ()
+POOLED = ("ramer-pooled",) if HAS_TABM else ()
+COMPLETE_ONLY = (*FIVE, "ae-lineage")  # what they learn of complete clips alone
+NETWORKS = (*COMPLETE_ONLY, "transformer", *RECENT, *TABM)
+CLASSICAL = tuple(name for name in IN_GRIDS if name != "tabm")
+CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
+RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released")
