@@ -225,8 +225,20 @@ def test_a_modality_that_no_clip_has_and_a_method_that_needs_complete_clips_are_
     never_seen_together = condition_mask("av", len(train))
     answer = fit("ramer", *one_each).predict_proba(train, never_seen_together)
     assert answer.shape == (160, 6)
-    with pytest.raises(ValueError, match="no train clips of two classes had all of 'av'"):
+    with pytest.raises(ValueError, match="of one class only, had all of 'av'"):
         fit("logistic", *one_each).predict_proba(train, never_seen_together)
+
+
+@pytest.mark.parametrize("name", ["ramer", "ramer-gated", *POOLED, "logistic", "rbf", "knn"])
+def test_a_modality_that_two_train_clips_have_is_learned_from(name, world):
+    train, dev, new = world
+    first = train[np.argsort(train.labels, kind="stable")]  # the two are of different classes
+    has_face = np.isin(np.arange(len(first)), [0, len(first) - 1])
+    present = np.stack([np.ones(len(first), bool), has_face, np.ones(len(first), bool)], 1)
+    answer = fit(name, first.hide(present), dev).predict_proba(new, condition_mask("v", len(new)))
+    assert np.isfinite(answer).all()
+    with pytest.raises(ValueError, match="too few train clips, .* had all of 'v'"):
+        fit("lda", first.hide(present), dev).predict_proba(new, condition_mask("v", len(new)))
 
 
 def test_what_is_left_of_a_drawn_condition_is_never_empty_and_never_more_than_there_is():

@@ -329,7 +329,7 @@ def answers_under_all(method, clips):
 
 
 @pytest.mark.parametrize(
-    "modalities", [("a", "l"), ("audio", "face", "text", "pulse")], ids="+".join
+    "modalities", [("a",), ("a", "l"), ("audio", "face", "text", "pulse")], ids="+".join
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_path, monkeypatch):

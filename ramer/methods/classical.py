@@ -103,14 +103,18 @@ class ConditionModels(Method):
         "Which columns of the table a condition's own model sees: (D,) bool."
         return modality_columns(condition, self.shape["dims"])
 
+    def learns_from(self, labels: np.ndarray) -> bool:
+        "Whether a condition's own model can be fitted to clips of these labels: of two classes."
+        return len(np.unique(labels)) > 1
+
     def specialists(self, clips: Clips) -> dict[str, Any]:
-        "{code: a model of the condition's columns}, where the clips have two classes."
+        "{code: a model of the condition's columns}, where it `learns_from` the clips."
         table = feature_table(clips, clips.present)
         models = {}
         for condition in self.conditions:
             rows = condition.rows(clips.present)
             labels = clips.labels[rows]
-            if len(np.unique(labels)) > 1:
+            if self.learns_from(labels):
                 seen = table[rows][:, self.columns(condition)]
                 models[str(condition.code)] = self.estimator_for(seen).fit(seen, labels)
         return models
@@ -168,7 +172,7 @@ class Classical(ConditionModels):
         name = str(condition.code) if self.per_condition else "all"
         if name not in self.models:
             raise ValueError(
-                f"no train clips of two classes had all of {condition.name!r}, which "
+                f"too few train clips, or of one class only, had all of {condition.name!r}, which "
                 f"{self.config.method!r} learns by itself; give such clips, or use another method"
             )
         return self.models[name]
@@ -376,6 +380,10 @@ class Discriminant(SavedClassical):
 
         shrinkage = self.config.shrinkage or "auto"
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+
+    def learns_from(self, labels: np.ndarray) -> bool:
+        "Of two classes, and more clips than classes, by which their spread is estimated."
+        return super().learns_from(labels) and len(labels) > len(np.unique(labels))
 
 # %% ../../nbs/methods/31_classical.ipynb #1805dc96
 LANDMARKS = 400  # train clips that the kernel's features are distances to

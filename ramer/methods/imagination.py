@@ -304,7 +304,8 @@ class VectorTraining(VectorParts):
         self.shape = network_shape(train) | {"clips": len(train)}
         self.histories = {}
         codes = condition_codes(len(train.modalities))
-        learned = codes[:-1] if self.config.recipe == "published" else codes
+        without_last = self.config.recipe == "published" and len(codes) > 1
+        learned = codes[:-1] if without_last else codes
         with deterministic(self.config.seed):
             train, dev = self.scaler(train), self.scaler(dev)
             taught = self.train_teacher(train, dev, codes[-1:])

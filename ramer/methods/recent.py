@@ -192,8 +192,9 @@ class FlexMoENetwork(VectorNetwork):
         self.before, self.after = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.attention = nn.MultiheadAttention(WIDTH, 4, dropout, bias=False, batch_first=True)
         self.dropout = nn.Dropout(dropout)
-        self.router = Router(2**n)
-        self.experts = SparseExperts(2**n)
+        n_experts = max(2**n, 4)  # one modality has two combinations, and the gate compares three
+        self.router = Router(n_experts)
+        self.experts = SparseExperts(n_experts)
         self.classifier = nn.Linear(n * WIDTH, len(shape["classes"]))
 
     def train(self, mode: bool = True) -> Self:
