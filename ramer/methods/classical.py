@@ -72,9 +72,8 @@ class ConditionModels(Method):
     `mean_filled`, whether zero, the mean of scaled features, stands for what is missing.
     """
 
-    per_condition = False
-    every_condition = False
-    mean_filled = False
+    per_condition = every_condition = mean_filled = False
+    beyond_classes = 0  # clips, more than classes, that a condition's own model needs
     selection = "none"
     models: dict[str, Any]
 
@@ -103,18 +102,15 @@ class ConditionModels(Method):
         "Which columns of the table a condition's own model sees: (D,) bool."
         return modality_columns(condition, self.shape["dims"])
 
-    def learns_from(self, labels: np.ndarray) -> bool:
-        "Whether a condition's own model can be fitted to clips of these labels: of two classes."
-        return len(np.unique(labels)) > 1
-
     def specialists(self, clips: Clips) -> dict[str, Any]:
-        "{code: a model of the condition's columns}, where it `learns_from` the clips."
+        "{code: a model of the condition's columns}, where enough clips have them."
         table = feature_table(clips, clips.present)
         models = {}
         for condition in self.conditions:
             rows = condition.rows(clips.present)
             labels = clips.labels[rows]
-            if self.learns_from(labels):
+            classes = len(np.unique(labels))
+            if 1 < classes <= len(labels) - self.beyond_classes:
                 seen = table[rows][:, self.columns(condition)]
                 models[str(condition.code)] = self.estimator_for(seen).fit(seen, labels)
         return models
@@ -373,6 +369,7 @@ class Discriminant(SavedClassical):
     "Linear discriminant analysis with shrinkage for each condition."
 
     per_condition = True
+    beyond_classes = 1  # by which a spread is estimated
 
     def estimator(self) -> Any:
         "shrinkage: the config's; 0 means Ledoit and Wolf's estimate."
@@ -380,10 +377,6 @@ class Discriminant(SavedClassical):
 
         shrinkage = self.config.shrinkage or "auto"
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
-
-    def learns_from(self, labels: np.ndarray) -> bool:
-        "Of two classes, and more clips than classes, by which their spread is estimated."
-        return super().learns_from(labels) and len(labels) > len(np.unique(labels))
 
 # %% ../../nbs/methods/31_classical.ipynb #1805dc96
 LANDMARKS = 400  # train clips that the kernel's features are distances to

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Change', 'HEAVY_DECAY', 'UNTUNED', 'TRIED', 'TRIED_FIELDS', 'TUNING_SEED', 'TUNED_AS', 'BUDGET', 'REMOVE_TRIAL',
-           'STARTS_FROM', 'Trials', 'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold',
-           'TuningClips', 'trial_path', 'tune_run', 'made_trial', 'space_of', 'proposed', 'of_three_digits', 'try_all',
-           'tune_method', 'tune_runs', 'trial_row', 'with_others', 'collect_tuning', 'choice_files', 'read_tuning',
-           'choice_for', 'leaves_free', 'grid']
+           'Trials', 'each', 'trials_of', 'tuned_like', 'deciding', 'folds_together', 'tuning_fold', 'TuningClips',
+           'trial_path', 'tune_run', 'made_trial', 'space_of', 'proposed', 'of_three_digits', 'try_all', 'tune_method',
+           'tune_runs', 'trial_row', 'with_others', 'collect_tuning', 'choice_files', 'read_tuning', 'choice_for',
+           'leaves_free', 'grid']
 
 # %% ../../nbs/runs/41_tuning.ipynb #70b564ae
 import json
@@ -370,20 +370,15 @@ def collect_tuning(root: Path | str, folder: Path | str) -> list[Path]:
 
 # %% ../../nbs/runs/41_tuning.ipynb #6fdf4364
 def choice_files(folder: Path | str, dataset: str) -> list[Path]:
-    """The files of what trials chose for a data set that are there: its own comes first.
-
-    A set that takes another's choices has a file of its own where its lines were made with that
-    one's earlier choices.
-    """
-    names = dict.fromkeys((dataset, TUNED_AS.get(dataset, dataset)))
-    paths = [Path(folder, f"{name}.csv") for name in names]
-    return [path for path in paths if path.exists()]
+    "The file of what trials chose for a data set, or the one that it is `TUNED_AS`, if there is."
+    path = Path(folder, f"{TUNED_AS.get(dataset, dataset)}.csv")
+    return [path] if path.exists() else []
 
 
 def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int], dict[str, Any]]:
     """{(method, fold): changes that its trials chose}, for every fold that can be tested.
 
-    Empty where the data set was not tuned. The first of `choice_files` counts.
+    Empty where the data set was not tuned; see `choice_files`.
     """
     paths = [] if folder is None else choice_files(folder, dataset)
     if not paths:
@@ -399,9 +394,6 @@ def read_tuning(folder: Path | str | None, dataset: str) -> dict[tuple[str, int]
     return chosen
 
 # %% ../../nbs/runs/41_tuning.ipynb #5a7669bc
-STARTS_FROM = {"ramer-gated": "zero"}  # whose choice a method takes that was not tried itself
-
-
 def choice_for(method: str, fold: int, chosen: dict[tuple[str, int], Change]) -> Change:
     """What trials chose for a method on a fold.
 
@@ -409,7 +401,7 @@ def choice_for(method: str, fold: int, chosen: dict[tuple[str, int], Change]) ->
     A pair takes what was chosen for its network, and the penalty of its other part.
     """
     first, *others = tuned_like(method)
-    picked = chosen.get((first, fold), chosen.get((STARTS_FROM.get(first, ""), fold), {}))
+    picked = chosen.get((first, fold), {})
     for other in others:
         beside = chosen.get((other, fold), {})
         picked = picked | {field: beside[field] for field in ("penalty",) if field in beside}
