@@ -8,19 +8,19 @@ __all__ = ['CANNOT', 'THRESHOLDS', 'MARGIN', 'Measure', 'Studies', 'WORDS', 'INC
            'USELESS_STORE', 'WEIGHTED', 'LESS_OFFSETS', 'INTO_POOL', 'CENTRES', 'OTHERS_CENTRE', 'OF_CENTRING', 'OURS',
            'CannotTest', 'Measured', 'no_needs', 'Claim', 'lines_of', 'empty_row', 'verdict_of', 'having',
            'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs', 'lines_with',
-           'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole',
-           'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long',
-           'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws',
-           'against_learning', 'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger', 'with_discoveries',
-           'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text',
-           'ledger_text', 'write_claims']
+           'check_trained', 'are_earlier', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition',
+           'is_whole', 'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions',
+           'times_as_long', 'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of',
+           'on_unseen_draws', 'against_learning', 'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger',
+           'with_discoveries', 'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell',
+           'claim_text', 'ledger_text', 'write_claims']
 
 # %% ../../nbs/report/70_claims.ipynb #168d8c52
 import numpy as np
 import pandas as pd
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 from ..evaluation.metrics import METRICS, grouped_confusions, jackknife_scores, score
@@ -242,7 +242,7 @@ class Runs(NamedTuple):
         "What was measured, in points, of one (score, it without each unit) minus another."
         return self.estimate(100 * (first[0] - second[0]), 100 * (first[1] - second[1]))
 
-
+# %% ../../nbs/report/70_claims.ipynb #0a1c9d03
 def lines_with(results: Results, method: str, seeds: Sequence[int]) -> list[Line]:
     "The lines of a method with these seeds."
     return [line for line in results.lines[method] if line["seed"] in seeds]
@@ -255,12 +255,25 @@ def check_trained(method: str, lines: Iterable[Line]) -> None:
         names = ", ".join(map(str, folds))
         raise ValueError(f"{method} collapsed in fold {names}: its dev score is at chance")
 
+
+def are_earlier(lines: Mapping[str, Iterable[Line]]) -> bool:
+    """Whether runs are of an earlier rule. lines: {method: its lines}.
+
+    Raises ValueError where others were trained by the rule of today, which lets them learn longer.
+    """
+    earlier = [method for method, some in lines.items() if any(map(by_earlier_rule, some))]
+    converged = {method: {line.get("converged") for line in some} for method, some in lines.items()}
+    todays = [method for method, found in converged.items() if found - {None}]
+    if earlier and todays:
+        raise ValueError(f"{earlier[0]} was trained by an earlier rule, {todays[0]} by today's")
+    return bool(earlier)
+
 # %% ../../nbs/report/70_claims.ipynb #33ff6ecc
 def shared_runs(results: Results, *methods: str) -> Runs:
     """The Runs of these methods.
 
-    Raises KeyError for a method without a line, ValueError without a common seed, or if one of
-    these runs collapsed.
+    Raises KeyError for a method without a line, ValueError without a common seed, if one of these
+    runs collapsed, or if they follow two rules.
     """
     for method in methods:
         if method not in results.lines:
@@ -271,8 +284,8 @@ def shared_runs(results: Results, *methods: str) -> Runs:
     lines = {method: lines_with(results, method, seeds) for method in methods}
     for method, of_method in lines.items():
         check_trained(method, of_method)
-    earlier = any(map(by_earlier_rule, chain.from_iterable(lines.values())))
-    return Runs(results, tested_folds(results.dataset, results.clips), seeds, earlier)
+    folds = tested_folds(results.dataset, results.clips)
+    return Runs(results, folds, seeds, are_earlier(lines))
 
 
 def gain(method: str, reference: str, condition: str = MISSING) -> Measure:
@@ -795,7 +808,8 @@ def rule_text() -> str:
         f"its groups, with the seeds. Asked for are {seeds['real']} seeds on real sets and "
         f"{seeds['draws']} draws of a world. Rows with fewer seeds say so, and those that rest on "
         "runs of an earlier rule, which ended a training sooner.",
-        "**Undecided** is also what lacks a run, or needs one that collapsed on dev.",
+        "**Undecided** is also what lacks a run, needs one that collapsed on dev, or compares runs "
+        "of two rules.",
         f"**Over all**: the verdict that remains after {over_ledger} over the ledger, false "
         f"discovery rate {RULES.correction['rate']:g}; sets of one corpus count once, by the set "
         "that is named.",
