@@ -8,7 +8,7 @@ from ramer.runs.grids import FIVE, RECENT
 HAS_TABM = find_spec("tabm") is not None
 TABM = ("tabm",) if HAS_TABM else ()
 POOLED = ("ramer-pooled",) if HAS_TABM else ()
-COMPLETE_ONLY = (*FIVE, "ae-lineage")  # what they learn of complete clips alone
+COMPLETE_ONLY = (*FIVE, "ae-lineage")  # they learn from complete clips alone
 NETWORKS = (*COMPLETE_ONLY, "transformer", *RECENT, *TABM)
 CLASSICAL = tuple(name for name in IN_GRIDS if name != "tabm")
 CROSSFITTED = ("ramer-crossfit", "ramer-aligned")

@@ -117,7 +117,7 @@ def test_no_row_is_leaky_and_every_set_has_a_note(table):
     notes = table.drop_duplicates("dataset").set_index("dataset").note
     assert notes.str.len().min() > 3
     assert notes.get("ravdess-goemotions", "class-paired text") == "class-paired text"
-    for dataset in ("gaussian", "prototypes", "mer2024-shaped"):
+    for dataset in SYNTHETIC:
         assert "synthetic" in notes[dataset] or "simulated" in notes[dataset]
 
 
