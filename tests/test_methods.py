@@ -328,11 +328,8 @@ def answers_under_all(method, clips):
     return [answer_under(method, clips, c) for c in all_conditions(clips.modalities)]
 
 
-@pytest.mark.parametrize(
-    "modalities", [("a",), ("a", "l"), ("audio", "face", "text", "pulse")], ids="+".join
-)
-@pytest.mark.parametrize("name", METHODS)
-def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_path, monkeypatch):
+def check_from_fit_to_load(name, modalities, tmp_path, monkeypatch):
+    "A method learns clips of these modalities, and answers each condition by itself, also loaded."
     dims, signal = dict.fromkeys(modalities, 24), dict.fromkeys(modalities, 0.8)
     world = World("gaussian", dims=dims, signal=signal)
     monkeypatch.setitem(WORLDS, "gaussian", world)  # whose posterior `bayes` answers with
@@ -344,6 +341,22 @@ def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_pa
     assert_array_equal(answers_under_all(load_method(tmp_path / "model"), clips), answers)
     different = 1 if name in BLIND else 2 ** len(modalities) - 1
     assert len(np.unique(np.round(answers, 9), axis=0)) == different
+
+
+@pytest.mark.parametrize(
+    "modalities", [("a", "l"), ("audio", "face", "text", "pulse")], ids="+".join
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_other_sets_of_modalities_work_from_fit_to_load(name, modalities, tmp_path, monkeypatch):
+    check_from_fit_to_load(name, modalities, tmp_path, monkeypatch)
+
+
+ALONE = ("random", "ramer", "ramer-gated", *POOLED, "mmin-published", "flex-moe", "logistic")
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_one_modality_is_enough(name, tmp_path, monkeypatch):
+    check_from_fit_to_load(name, ("a",), tmp_path, monkeypatch)
 
 
 def with_frames(clips, padding, frames=6):
