@@ -5,11 +5,9 @@ from importlib.util import find_spec
 from ramer.runs.grids import CLASSICAL as IN_GRIDS
 from ramer.runs.grids import FIVE, RECENT
 
-HAS_TABM = find_spec("tabm") is not None
-TABM = ("tabm",) if HAS_TABM else ()
-POOLED = ("ramer-pooled",) if HAS_TABM else ()
+TABM, POOLED = (("tabm",), ("ramer-pooled",)) if find_spec("tabm") else ((), ())
 COMPLETE_ONLY = (*FIVE, "ae-lineage")  # they learn from complete clips alone
 NETWORKS = (*COMPLETE_ONLY, "transformer", *RECENT, *TABM)
-CLASSICAL = tuple(name for name in IN_GRIDS if name != "tabm")
+CLASSICAL = (*(name for name in IN_GRIDS if name != "tabm"), "inverse-probability")
 CROSSFITTED = ("ramer-crossfit", "ramer-aligned")
 RETRIEVING = ("store-mean", "random", "ramer", "ramer-raw", *CROSSFITTED, "ramer-released")

@@ -1,11 +1,11 @@
 """Clips without labels that say how their speaker differs: for any method, wherever it goes."""
 
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from house import as_sent
+from method_kinds import POOLED
 from numpy.testing import assert_allclose, assert_array_equal
 from typer.testing import CliRunner
 
@@ -20,8 +20,7 @@ from ramer.methods.registry import configure, load_method, make_method
 from ramer.models import enrol, forget, kept_clips
 from ramer.retrieval.store import load_store
 
-HAS_TABM = find_spec("tabm")  # an optional package
-NAMES = ("zero", "lda", "ramer", "ramer-gated", *(["ramer-pooled"] if HAS_TABM else []))
+NAMES = ("zero", "lda", "ramer", "ramer-gated", *POOLED)
 
 
 @pytest.fixture(scope="module")

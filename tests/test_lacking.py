@@ -37,7 +37,7 @@ from ramer.runs.tuning import grid
 LEARNING = (
     *("prior", "zero", "mean", "distilled", *RETRIEVING, "ramer-whitened", "ramer-supervised"),
     *("ramer-gated", *POOLED, "average-momke", "gated-zero", "gated-cif-mmin"),
-    *(*NETWORKS, *CLASSICAL, "availability", "inverse-probability"),
+    *(*NETWORKS, *CLASSICAL, "availability"),
 )
 
 

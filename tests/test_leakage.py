@@ -27,7 +27,7 @@ from ramer.runs.training import train_run, train_runs
 from ramer.runs.tuning import grid
 
 STORING = (*RETRIEVING, "ramer-medium", "ramer-large", "ramer-turbo")
-VECTORS = (*NETWORKS, *CLASSICAL, "inverse-probability")
+VECTORS = (*NETWORKS, *CLASSICAL)
 OURS = ("ramer-gated", *POOLED)
 ANSWERING = ("prior", "zero", "mean", "distilled", *STORING, *VECTORS, *OURS, "bayes")
 

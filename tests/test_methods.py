@@ -35,7 +35,7 @@ BRIEF = {
     ),  # they have no stage 1
     "ae": {"epochs": 15, "learning_rate": 8e-3},
 }
-LEARNING = (*TRAINED, *CLASSICAL, "inverse-probability", *PAIRS, *POOLED)
+LEARNING = (*TRAINED, *CLASSICAL, *PAIRS, *POOLED)
 METHODS = (*CONTROLS, *LEARNING)
 CONDITIONS = tuple(all_conditions())
 SAME = {"rtol": 0, "atol": 1e-5}  # rows of other batches are rounded otherwise

@@ -170,7 +170,13 @@ def test_every_method_of_the_grid_is_in_the_table_with_what_it_costs(dataset, ta
     assert rows[COSTS].notna().all(axis=None)
 
 
-@pytest.mark.parametrize("dataset", ["gaussian", "mosi", "prototypes", "ravdess"])
+def test_prototypes_has_the_opponents_that_the_earlier_rule_trained(table):
+    methods = set(table[table.dataset == "prototypes"].method)
+    assert {*NETWORKS, "shaspec", "momke", "m3care", "logistic", "knn"} <= methods
+    assert {"impute-logistic", "impute-boosting", "boosting"} <= methods
+
+
+@pytest.mark.parametrize("dataset", sorted({line["dataset"] for line in LINES}))
 def test_the_methods_of_several_models_say_so(dataset, table):
     rows = table[(table.dataset == dataset) & table.method.isin([*NETWORKS, *RECENT, *CLASSICAL])]
     several = {"logistic", "lda", "rbf"} & set(rows.method)
