@@ -90,7 +90,7 @@ def test_what_we_fill_imml_splits():
     assert not any(np.isnan(view).any() for view in filled)
     for given, view in zip(lacking, filled):
         known = ~np.isnan(given).any(1)
-        np.testing.assert_allclose(view[known], given[known], rtol=1e-6)
+        np.testing.assert_array_equal(view[known], given[known])
     [first, *_] = MMSplitter(StratifiedKFold(3), return_type="sets").split(filled, Y)
     assert small().fit(first[0], first[2]).score(first[1], first[3]) > 0.5
 
@@ -125,3 +125,7 @@ def test_the_imputer_stands_in_a_pipeline():
     names = {m: [f"x{i}" for i in range(12)[columns]] for m, columns in BLOCKS.items()}
     pipeline = make_pipeline(small(MissingModalityImputer, blocks=names), LogisticRegression())
     assert pipeline.fit(table, Y).score(table, Y) > 0.7
+    assert list(pipeline[0].get_feature_names_out()) == list(table)
+    imputer = small(MissingModalityImputer, blocks=BLOCKS).set_output(transform="pandas")
+    filled = imputer.fit_transform(table.to_numpy(), Y)
+    assert isinstance(filled, pd.DataFrame) and filled.notna().all(axis=None)

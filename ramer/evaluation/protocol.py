@@ -24,11 +24,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 def cut_dev(learnable: Clips, seed: int, share: float = 0.2) -> tuple[Clips, Clips]:
     """(train, dev) with about `share` of the labelled clips' groups in dev.
 
-    A dev group's unlabelled clips are in neither. Raises ValueError if there are fewer than two
-    groups of labelled clips to cut.
+    A dev group's unlabelled clips are in neither. Raises ValueError for a share that is not
+    between 0 and 1, and if there are fewer than two groups of labelled clips to cut.
     """
     from sklearn.model_selection import GroupShuffleSplit  # half a second, for who needs it
 
+    if not 0 < share < 1:
+        raise ValueError(f"the share of dev is {share}; expected more than 0 and less than 1")
     labelled = np.flatnonzero(learnable.labels >= 0)
     if not len(labelled):
         raise ValueError(
