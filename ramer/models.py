@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from .conditions import did_you_mean
 from .data.clips import Clips
-from .data.datasets import DEV_SPLITS, UNUSED_SPLIT, check_splits
-from .data.folders import Corpus
+from .data.folders import DEV_SPLITS, UNUSED_SPLIT, Corpus, check_classes, check_splits
 from .evaluation.audit import find_leaks, findings_text
 from .evaluation.metrics import METRICS, confusion_matrix, grouped_confusions, ua
 from .evaluation.protocol import cut_dev, judged_conditions, make_judge
@@ -42,10 +41,11 @@ def parts_of(corpus: Corpus, seed: int = 0) -> Parts:
     """The parts of a corpus: as its column split says, dev cut off by groups if it names none.
 
     Clips that have nothing, or are in the split unused, are left out. Raises ValueError for a split
-    that says neither train, dev nor test, with the nearest name, for too few labelled clips or
-    groups, and for a group that is in two parts.
+    that says neither train, dev nor test, with the nearest name, for labels that were measured,
+    for too few labelled clips or groups, and for a group that is in two parts.
     """
     check_splits(Path("the table of clips"), corpus.split)
+    check_classes(corpus.clips.classes, len(corpus.clips.labelled()))
     corpus = corpus[(corpus.split != UNUSED_SPLIT) & corpus.present.any(1)]
     is_dev = np.isin(corpus.split, DEV_SPLITS)
     is_test = np.char.startswith(corpus.split, "test")

@@ -203,7 +203,7 @@ halves = ["train" if i % 2 else "test" for i in range(N)]
 FOLDERS = {
     "no table": (with_file("clips.csv", None), "holds no clips.csv"),
     "an empty table": (with_file("clips.csv", "id\n"), "lists no clip"),
-    "no ids": (rewritten(id=None), "expected one named id"),
+    "no ids": (rewritten(id=None), "expected one named 'id'"),
     "an id twice": (rewritten(id="x"), "occurs 60 times"),
     "an empty id": (rewritten(id=[""] + [f"c{i}" for i in range(1, N)]), "give every clip one"),
     "a misspelt column": (rewritten(lacking="a"), "'lacking' is unknown"),

@@ -98,7 +98,10 @@ class ClipColumns:
 # %% ../../nbs/data/03_clips.ipynb #7f181643
 def as_feature(x: ArrayLike | Rows) -> Feature:
     "One modality's features as float32; rows of a mapped file stay on disk."
-    return x if isinstance(x, Rows) else np.asarray(x, np.float32)
+    if isinstance(x, Rows):
+        return x
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and counted so
+        return np.asarray(x, np.float32)
 
 
 def whole_numbers(name: str, numbers: ArrayLike) -> np.ndarray:
@@ -209,27 +212,32 @@ def check_shape(modality: str, x: Feature, n: int) -> None:
         )
 
 
+ODD_FEATURES = {
+    "finite in part": "taken as missing; make the other numbers right, or the whole row NaN",
+    "infinite": "taken as missing; give numbers up to 3e38, as float32 holds them, or NaN",
+    "all zero": "taken as data; where this says that a clip lacks it, make the row NaN",
+}
+
+
 def odd_rows(x: Feature) -> dict[str, np.ndarray]:
-    """{"not finite", "finite in part", "all zero"}: (N,) bool each.
+    """{"not finite", "finite in part", "infinite", "all zero"}: (N,) bool each.
 
     Read block by block, for features that do not fit in memory.
     """
-    odd: dict[str, list[Any]] = {"not finite": [], "finite in part": [], "all zero": []}
+    odd: dict[str, list[Any]] = {kind: [] for kind in ("not finite", *ODD_FEATURES)}
     for block in row_blocks(x):
         rows = x[block].reshape(block.stop - block.start, -1)
         is_finite = np.isfinite(rows)
         odd["not finite"].append(~is_finite.all(1))
         odd["finite in part"].append(is_finite.any(1) & ~is_finite.all(1))
+        no_number = np.flatnonzero(~is_finite.any(1))
+        is_infinite = np.zeros(len(rows), bool)
+        is_infinite[no_number] = np.isinf(rows[no_number]).any(1)
+        odd["infinite"].append(is_infinite)
         odd["all zero"].append(~rows.any(1))
     return {kind: np.concatenate(found or [np.zeros(0, bool)]) for kind, found in odd.items()}
 
-
-ODD_FEATURES = {
-    "finite in part": "taken as missing; make the other numbers right, or the whole row NaN",
-    "all zero": "taken as data; where this says that a clip lacks it, make the row NaN",
-}
-
-
+# %% ../../nbs/data/03_clips.ipynb #7a0c51f6
 def measured(clips: ClipColumns, features: Mapping[str, Feature]) -> np.ndarray:
     """(N, M) bool: `present`, but False where one of these features is not finite.
 

@@ -8,12 +8,11 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'CREMA_D_LICENCE', 'CREMA_D_NOTE', 'CREMA_D_PROVENANCE', 'STRESSID_FILE', 'STRESSID_PROTOCOL',
            'STRESSID_LICENCE', 'STRESSID_NOTE', 'STRESSID_PROVENANCE', 'TWITTER_FILE', 'TWITTER_PROTOCOL',
            'TWITTER_LICENCE', 'TWITTER_NOTE', 'TWITTER_PROVENANCE', 'REAL', 'FOLDS_PROTOCOL', 'GROUPS_PROTOCOL',
-           'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'OWN_FOLDERS', 'TABLES', 'DATASETS', 'NESTED',
-           'NESTED_FOLDS', 'data_root', 'read_npz', 'ravdess_traits', 'ravdess_clips', 'load_ravdess',
-           'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi', 'rows_kept', 'crema_d_traits',
-           'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines', 'posted_again', 'load_twitter',
-           'RealSet', 'listed_folders', 'user_folders', 'check_splits', 'folder_protocol', 'folder_note',
-           'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol', 'nested', 'load_dataset',
+           'OWN_FOLDERS', 'TABLES', 'DATASETS', 'NESTED', 'NESTED_FOLDS', 'data_root', 'read_npz', 'ravdess_traits',
+           'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi',
+           'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines',
+           'posted_again', 'load_twitter', 'RealSet', 'listed_folders', 'user_folders', 'folder_protocol',
+           'folder_note', 'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol', 'nested', 'load_dataset',
            'protocol_name', 'available_datasets', 'check_available']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
@@ -27,7 +26,16 @@ from pathlib import Path
 from typing import NamedTuple
 from ..conditions import choose
 from .clips import Clips, Provenance
-from .folders import Corpus, fold_numbers, read_folder, read_table_of_clips
+from ramer.data.folders import (
+    DEV_SPLITS,
+    UNUSED_SPLIT,
+    Corpus,
+    check_classes,
+    check_splits,
+    fold_numbers,
+    read_folder,
+    read_table_of_clips,
+)
 from .folds import Dataset, group_folds, grouped_dataset
 from .worlds import WORLD_PROTOCOL, WORLDS, world_dataset
 
@@ -404,11 +412,6 @@ REAL = {
 # %% ../../nbs/data/07_datasets.ipynb #b1eb580f
 FOLDS_PROTOCOL = "your-folds-pooled"
 GROUPS_PROTOCOL = "group-5fold-pooled"
-LEARNABLE_SPLITS = ("", "train", "unlabelled")
-DEV_SPLITS = ("dev", "val", "valid", "validation")
-UNUSED_SPLIT = "unused"
-
-
 OWN_FOLDERS = "RAMER_FOLDERS"
 TABLES = ("clips.csv", "clips.parquet")
 
@@ -441,18 +444,6 @@ def user_folders() -> dict[str, Path]:
     return {folder.name: folder for folder in folders} | listed_folders()
 
 # %% ../../nbs/data/07_datasets.ipynb #b0ebed48
-def check_splits(folder: Path, split: np.ndarray) -> None:
-    """Raise ValueError, with the nearest name, for a split that says neither train, dev nor test.
-
-    Clips without a split are train clips, and so are unlabelled ones. A test split may have a
-    number, such as test1; what is in unused is left out.
-    """
-    known = (*LEARNABLE_SPLITS[1:], *DEV_SPLITS, "test", UNUSED_SPLIT)
-    for name in dict.fromkeys(split):
-        if name and not name.startswith("test"):
-            choose(f"split of {folder}", str(name), known)
-
-
 def folder_protocol(
     folder: Path, split: np.ndarray, fold: np.ndarray, is_labelled: np.ndarray
 ) -> tuple[str, str]:
@@ -498,8 +489,8 @@ def folder_note(corpus: Corpus, empty: int) -> str:
 def folder_dataset(folder: Path | str) -> Dataset:
     """The Dataset in a folder; clips that have nothing, or are in the split unused, are left out.
 
-    The clips of a dev split are its dev part. Raises ValueError as `folder_protocol` does, or for
-    too few groups for folds.
+    The clips of a dev split are its dev part. Raises ValueError as `folder_protocol` and
+    `check_classes` do, or for too few groups for folds.
     """
     folder = Path(folder)
     corpus = read_folder(folder)
@@ -508,6 +499,7 @@ def folder_dataset(folder: Path | str) -> Dataset:
     if is_empty.any():
         corpus = corpus[~is_empty]
     clips = corpus.clips
+    check_classes(clips.classes, len(clips.labelled()))
     note = folder_note(corpus, int(is_empty.sum()))
     protocol, test_split = folder_protocol(folder, corpus.split, corpus.fold, clips.labels >= 0)
     if test_split:
