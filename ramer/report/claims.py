@@ -8,12 +8,12 @@ __all__ = ['CANNOT', 'THRESHOLDS', 'MARGIN', 'Measure', 'Studies', 'WORDS', 'INC
            'USELESS_STORE', 'WEIGHTED', 'LESS_OFFSETS', 'INTO_POOL', 'CENTRES', 'OTHERS_CENTRE', 'OF_CENTRING', 'OURS',
            'CannotTest', 'Measured', 'no_needs', 'Claim', 'lines_of', 'empty_row', 'verdict_of', 'having',
            'having_unlabelled', 'having_draws', 'having_enrolment', 'having_gaps', 'Runs', 'lines_with',
-           'check_trained', 'are_earlier', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition',
-           'is_whole', 'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions',
-           'times_as_long', 'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of',
-           'on_unseen_draws', 'against_learning', 'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger',
-           'with_discoveries', 'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell',
-           'claim_text', 'ledger_text', 'write_claims']
+           'check_trained', 'shared_runs', 'gain', 'between', 'largest_gain', 'worst_condition', 'is_whole',
+           'opponents_of', 'dev_score', 'best_other', 'share_of_bayes', 'median_of_conditions', 'times_as_long',
+           'adapting_seconds', 'kappa', 'agreements', 'agreement', 'never_worse_claim', 'gains_of', 'on_unseen_draws',
+           'against_learning', 'enrolment_claims', 'of_enrolment', 'claimed_studies', 'ledger', 'with_discoveries',
+           'rule_text', 'measured', 'with_reason', 'seeds_cell', 'over_all_cell', 'comparator_cell', 'claim_text',
+           'ledger_text', 'write_claims']
 
 # %% ../../nbs/report/70_claims.ipynb #168d8c52
 import numpy as np
@@ -63,8 +63,7 @@ class Measured(NamedTuple):
     """What was measured for a claim on one data set.
 
     runs: of each method, seeds and units among them. comparator: with what the method was compared;
-    chosen: how that was chosen. earlier: whether a run is of an earlier rule, which ended a
-    training sooner.
+    chosen: how that was chosen.
     """
 
     estimate: Estimate
@@ -73,7 +72,6 @@ class Measured(NamedTuple):
     units: str
     comparator: str = ""
     chosen: str = ""
-    earlier: bool = False
 
     def against(self, comparator: str, chosen: str = "named by the claim") -> "Measured":
         "The same, with its comparator."
@@ -140,7 +138,6 @@ def empty_row(claim: Claim, results: Results) -> dict[str, Any]:
         "seeds": 0,
         "units": "",
         "runs": 0,
-        "earlier": False,
         "p": np.nan,
         "reason": "",
     }
@@ -206,15 +203,11 @@ def having_gaps(results: Results) -> None:
 
 # %% ../../nbs/report/70_claims.ipynb #87c8a233
 class Runs(NamedTuple):
-    """Runs over all folds of a data set, with the seeds that some methods share.
-
-    earlier: whether one of them is of an earlier rule.
-    """
+    "Runs over all folds of a data set, with the seeds that some methods share."
 
     results: Results
     folds: Sequence[int]
     seeds: tuple[int, ...]
-    earlier: bool = False
 
     def wa(self, method: str) -> Scored:
         """{condition: (WA, it without each unit)} of a method, their mean as `missing`.
@@ -236,7 +229,7 @@ class Runs(NamedTuple):
         "The Estimate with its runs, seeds and units."
         units = units_text(self.results, self.folds)
         runs = len(self.folds) * len(self.seeds)
-        return Measured(found, runs, len(self.seeds), units, earlier=self.earlier)
+        return Measured(found, runs, len(self.seeds), units)
 
     def minus(self, first: tuple[Any, np.ndarray], second: tuple[Any, np.ndarray]) -> Measured:
         "What was measured, in points, of one (score, it without each unit) minus another."
@@ -248,32 +241,21 @@ def lines_with(results: Results, method: str, seeds: Sequence[int]) -> list[Line
     return [line for line in results.lines[method] if line["seed"] in seeds]
 
 
-def check_trained(method: str, lines: Iterable[Line]) -> None:
-    "Raise ValueError, naming folds, if a run behind lines of a method collapsed."
+def check_trained(method: str, lines: Sequence[Line]) -> None:
+    "Raise ValueError if a run behind lines of a method collapsed, or is of an earlier rule."
+    if any(map(by_earlier_rule, lines)):
+        raise ValueError(f"{method} was trained by an earlier rule, which ended it sooner")
     folds = sorted({line["fold"] for line in lines if line.get("collapsed")})
     if folds:
         names = ", ".join(map(str, folds))
         raise ValueError(f"{method} collapsed in fold {names}: its dev score is at chance")
-
-
-def are_earlier(lines: Mapping[str, Iterable[Line]]) -> bool:
-    """Whether runs are of an earlier rule. lines: {method: its lines}.
-
-    Raises ValueError where others were trained by the rule of today, which lets them learn longer.
-    """
-    earlier = [method for method, some in lines.items() if any(map(by_earlier_rule, some))]
-    converged = {method: {line.get("converged") for line in some} for method, some in lines.items()}
-    todays = [method for method, found in converged.items() if found - {None}]
-    if earlier and todays:
-        raise ValueError(f"{earlier[0]} was trained by an earlier rule, {todays[0]} by today's")
-    return bool(earlier)
 
 # %% ../../nbs/report/70_claims.ipynb #33ff6ecc
 def shared_runs(results: Results, *methods: str) -> Runs:
     """The Runs of these methods.
 
     Raises KeyError for a method without a line, ValueError without a common seed, if one of these
-    runs collapsed, or if they follow two rules.
+    runs collapsed, or if one is of an earlier rule.
     """
     for method in methods:
         if method not in results.lines:
@@ -281,11 +263,10 @@ def shared_runs(results: Results, *methods: str) -> Runs:
     seeds = results.seeds(*methods)
     if not seeds:
         raise ValueError(f"no training seed that {' and '.join(methods)} share")
-    lines = {method: lines_with(results, method, seeds) for method in methods}
-    for method, of_method in lines.items():
-        check_trained(method, of_method)
+    for method in methods:
+        check_trained(method, lines_with(results, method, seeds))
     folds = tested_folds(results.dataset, results.clips)
-    return Runs(results, folds, seeds, are_earlier(lines))
+    return Runs(results, folds, seeds)
 
 
 def gain(method: str, reference: str, condition: str = MISSING) -> Measure:
@@ -806,10 +787,9 @@ def rule_text() -> str:
         f"{alpha} show the difference within, not supported where it lies significantly beyond.",
         "**Units** are folds, whose clips share a model, or draws of a world; of a single split "
         f"its groups, with the seeds. Asked for are {seeds['real']} seeds on real sets and "
-        f"{seeds['draws']} draws of a world. Rows with fewer seeds say so, and those that rest on "
-        "runs of an earlier rule, which ended a training sooner.",
-        "**Undecided** is also what lacks a run, needs one that collapsed on dev, or compares runs "
-        "of two rules.",
+        f"{seeds['draws']} draws of a world. Rows with fewer seeds say so.",
+        "**Undecided** is also what lacks a run, or needs one that collapsed on dev or that an "
+        "earlier rule ended sooner.",
         f"**Over all**: the verdict that remains after {over_ledger} over the ledger, false "
         f"discovery rate {RULES.correction['rate']:g}; sets of one corpus count once, by the set "
         "that is named.",
@@ -835,17 +815,13 @@ def with_reason(row: Any) -> str:
 
 # %% ../../nbs/report/70_claims.ipynb #d835f38a
 def seeds_cell(row: Any) -> str:
-    """A row's seeds as text, with how many are asked for where they are fewer.
-
-    It states where runs are of an earlier rule.
-    """
+    "A row's seeds as text, with how many are asked for where they are fewer."
     if not row.seeds:
         return ""
     wanted = RULES.seeds["real"]
     if row.units.endswith("draws"):
         wanted = RULES.seeds["world"]
-    seeds = f"{row.seeds} of {wanted}" if row.seeds < wanted else str(row.seeds)
-    return f"{seeds}, by an earlier rule" if row.earlier else seeds
+    return f"{row.seeds} of {wanted}" if row.seeds < wanted else str(row.seeds)
 
 
 def over_all_cell(row: Any) -> str:
