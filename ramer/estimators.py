@@ -294,7 +294,7 @@ def like(X: Any, views: Views, blocks: Blocks | None) -> Any:
         return {m: completed(given.get(m, whole), whole) for m, whole in views.items()}
     if isinstance(X, pd.DataFrame):
         return completed_frame(X, views, blocks)
-    matrix = np.array(X)
+    matrix = np.asarray(X)
     whole = matrix.astype(np.float32)
     for modality, columns in (blocks or {"x": slice(None)}).items():
         whole[:, columns] = views[modality]

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 from .conditions import did_you_mean
 from .data.clips import Clips
@@ -44,8 +43,8 @@ def parts_of(corpus: Corpus, seed: int = 0) -> Parts:
     that says neither train, dev nor test, with the nearest name, for labels that were measured,
     for too few labelled clips or groups, and for a group that is in two parts.
     """
-    check_splits(Path("the table of clips"), corpus.split)
-    check_classes(corpus.clips.classes, len(corpus.clips.labelled()))
+    check_splits("the table of clips", corpus.split)
+    check_classes(corpus.clips.labels, corpus.clips.classes)
     corpus = corpus[(corpus.split != UNUSED_SPLIT) & corpus.present.any(1)]
     is_dev = np.isin(corpus.split, DEV_SPLITS)
     is_test = np.char.startswith(corpus.split, "test")

@@ -228,9 +228,10 @@ def odd_rows(x: Feature) -> dict[str, np.ndarray]:
     for block in row_blocks(x):
         rows = x[block].reshape(block.stop - block.start, -1)
         is_finite = np.isfinite(rows)
-        odd["not finite"].append(~is_finite.all(1))
-        odd["finite in part"].append(is_finite.any(1) & ~is_finite.all(1))
-        no_number = np.flatnonzero(~is_finite.any(1))
+        is_odd, has_number = ~is_finite.all(1), is_finite.any(1)
+        odd["not finite"].append(is_odd)
+        odd["finite in part"].append(is_odd & has_number)
+        no_number = np.flatnonzero(~has_number)
         is_infinite = np.zeros(len(rows), bool)
         is_infinite[no_number] = np.isinf(rows[no_number]).any(1)
         odd["infinite"].append(is_infinite)

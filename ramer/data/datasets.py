@@ -499,7 +499,7 @@ def folder_dataset(folder: Path | str) -> Dataset:
     if is_empty.any():
         corpus = corpus[~is_empty]
     clips = corpus.clips
-    check_classes(clips.classes, len(clips.labelled()))
+    check_classes(clips.labels, clips.classes)
     note = folder_note(corpus, int(is_empty.sum()))
     protocol, test_split = folder_protocol(folder, corpus.split, corpus.fold, clips.labels >= 0)
     if test_split:

@@ -159,27 +159,29 @@ DEV_SPLITS = ("dev", "val", "valid", "validation")
 UNUSED_SPLIT = "unused"
 
 
-def check_splits(folder: Path, split: np.ndarray) -> None:
+def check_splits(where: Path | str, split: np.ndarray) -> None:
     """Raise ValueError, with the nearest name, for a split that says neither train, dev nor test.
 
     Clips without a split are train clips, and so are unlabelled ones. A test split may have a
-    number, such as test1; what is in unused is left out.
+    number, such as test1; what is in unused is left out. where: what the message names.
     """
     known = (*LEARNABLE_SPLITS[1:], *DEV_SPLITS, "test", UNUSED_SPLIT)
     for name in dict.fromkeys(split):
         if name and not name.startswith("test"):
-            choose(f"split of {folder}", str(name), known)
+            choose(f"split of {where}", str(name), known)
 
 
-def check_classes(classes: Sequence[str], labelled: int) -> None:
-    """Raise ValueError where the classes of `labelled` clips are numbers that were measured.
+def check_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise ValueError where the names of classes are numbers that were measured.
 
     These have fractions, as a sentiment from -3 to 3, and most of them occur once.
+    labels: (N,) int, -1 where there is none.
     """
     try:
         numbers = np.array(classes, float)
     except ValueError:
         return
+    labelled = int((labels >= 0).sum())
     if len(classes) > labelled / 2 and (numbers % 1 != 0).any():
         raise ValueError(
             f"the {labelled} labels are {len(classes)} numbers, such as {classes[0]}, and no names "
@@ -666,7 +668,7 @@ def complaint(check: Callable[..., None], *given: Any) -> list[str]:
 def class_problems(corpus: Corpus) -> list[str]:
     "What is wrong with the classes, in sentences."
     labels, classes = corpus.clips.labels, corpus.clips.classes
-    problems = complaint(check_classes, classes, int((labels >= 0).sum()))
+    problems = complaint(check_classes, labels, classes)
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     rare = np.flatnonzero(counts < 2)
     if len(rare) == 1:
@@ -679,8 +681,8 @@ def class_problems(corpus: Corpus) -> list[str]:
             f"{len(rare)} of {len(classes)} classes have a single clip or none, the first "
             f"'{classes[rare[0]]}'; nothing can be learned and tested with them"
         )
-    spellings = pd.Series(classes, dtype=str).groupby(lambda i: classes[i].strip().casefold())
-    for _, alike in spellings:
+    names = pd.Series(classes, dtype=str)
+    for _, alike in names.groupby(names.str.strip().str.casefold()):
         if len(alike) > 1:
             problems.append(
                 f"classes {' and '.join(map(repr, alike))} differ in blanks or capitals only; if "
@@ -691,7 +693,7 @@ def class_problems(corpus: Corpus) -> list[str]:
 
 def split_problems(corpus: Corpus) -> list[str]:
     "What is wrong with the splits, in sentences."
-    return complaint(check_splits, Path("the table of clips"), corpus.split)
+    return complaint(check_splits, "the table of clips", corpus.split)
 
 # %% ../../nbs/data/06_folders.ipynb #f2c220b3
 def group_problems(corpus: Corpus) -> list[str]:
