@@ -107,7 +107,7 @@ def reads_source(command: Callable) -> Callable:
 
 # %% ../nbs/90_commands.ipynb #59b0ae7d
 def parse_changes(text: str) -> dict[str, Any]:
-    "The dictionary in a JSON text. Raises ValueError for anything else."
+    "The fields in a JSON text. Raises ValueError for anything else, and as `check_changes`."
     try:
         changes = json.loads(text)
     except json.JSONDecodeError as error:
@@ -116,6 +116,9 @@ def parse_changes(text: str) -> dict[str, Any]:
         ) from None
     if not isinstance(changes, dict):
         raise ValueError(f"--set is {text!r}, expected a JSON object such as '{{\"k\": 10}}'")
+    from ramer.methods.config import check_changes
+
+    check_changes(changes)
     return changes
 
 # %% ../nbs/90_commands.ipynb #d63165be

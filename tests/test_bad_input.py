@@ -93,6 +93,22 @@ COMMANDS = {
         ["train", "{home}/clips", "--out", "{home}/new", "--set", '{"epoch": 1}'],
         "did you mean 'epochs'?",
     ),
+    "unknown field of a sweep": (
+        ["sweep", "quick", "--runs", "{home}/runs", "--set", '{"epoch": 1}'],
+        "did you mean 'epochs'?",
+    ),
+    "unknown field of a study": (
+        ["study", "top-k", "--runs", "{home}/runs", "--set", '{"epoch": 1}'],
+        "did you mean 'epochs'?",
+    ),
+    "what a study varies": (
+        ["study", "top-k", "--runs", "{home}/runs", "--set", '{"k": 3}'],
+        "k is what top-k varies",
+    ),
+    "which run it is": (
+        ["sweep", "quick", "--runs", "{home}/runs", "--set", '{"seed": 3}'],
+        "seed says which run it is",
+    ),
     "no JSON": (
         ["train", "{home}/clips", "--out", "{home}/new", "--set", "epochs=1"],
         "expected JSON such as",

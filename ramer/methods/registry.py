@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -227,11 +228,25 @@ class OwnMethod(NamedTuple):
     value: str
 
     def load(self) -> Any:
-        "What the value names. Raises ImportError, OSError or AttributeError if nothing is there."
+        "What the value names. Raises ValueError, which says why, if nothing can be loaded there."
+        try:
+            return self.loaded()
+        except Exception as error:  # whatever the code of another raises
+            raise ValueError(
+                f"{self.value!r} cannot be loaded, {type(error).__name__}: {error}; "
+                "expected file.py:Class or module:Class"
+            ) from error
+
+    def loaded(self) -> Any:
+        "What the value names. Raises whatever loading it raises."
         source, _, name = self.value.rpartition(":")
+        if not (source and name):
+            raise ValueError("no class is named")
         if source.endswith(".py"):
-            return getattr(module_in(source, Path(source).stat().st_mtime_ns), name)
-        return EntryPoint(self.name, self.value, ENTRY_POINTS).load()
+            module = module_in(source, Path(source).stat().st_mtime_ns)
+        else:
+            module = import_module(source)
+        return getattr(module, name)
 
 
 @cache
@@ -250,8 +265,16 @@ def module_in(path: str, changed: int) -> ModuleType:
 
 
 def listed_methods() -> list[OwnMethod]:
-    "The methods that `$RAMER_METHODS` lists: a JSON object, {name: value of `OwnMethod`}."
-    return [OwnMethod(*item) for item in json.loads(os.environ.get(OWN_METHODS, "{}")).items()]
+    """The methods that `$RAMER_METHODS` lists: a JSON object, {name: value of `OwnMethod`}.
+
+    Raises ValueError if it is another text.
+    """
+    text = os.environ.get(OWN_METHODS, "{}")
+    try:
+        return [OwnMethod(str(name), str(value)) for name, value in json.loads(text).items()]
+    except (json.JSONDecodeError, AttributeError):
+        example = json.dumps({"mine": "mine.py:Mine"})
+        raise ValueError(f"${OWN_METHODS} is {text!r}, expected JSON such as {example}") from None
 
 # %% ../../nbs/methods/37_registry.ipynb #538f2730
 def plugged_class(point: EntryPoint | OwnMethod) -> type[Method]:

@@ -50,7 +50,9 @@ from ramer.runs.jobs import (
 from ..runs.results import is_judged, read_lines, read_results
 from ..runs.sweep import Engine, Failed, ONE_THREAD, error_file, jobs_left, run_jobs
 from ..runs.tuning import BUDGET, TUNED_AS, collect_tuning
+from ..runs.tuning import grid as configs_of
 from ..studies.leaks import collect_leaks, write_leaks
+from ..studies.engine import check_free
 from ..studies.registry import STUDIES
 from ..studies.text import write_page, write_study
 
@@ -338,6 +340,8 @@ def sweep(grid: str, to: Destination, wanted: Wanted = Wanted()) -> str:
 def sweep_parts(grid: str, parts: Sequence[Part], to: Destination, wanted: Wanted) -> str:
     "As `sweep`, of the parts of a grid."
     parts = only(parts, wanted.datasets, wanted.methods, wanted.seeds)
+    for part in parts:  # what cannot be is said before anything runs
+        configs_of(part.dataset, part.methods, part.folds, part.seeds, **to.changes)
     every = sweep_jobs(grid, parts, to, wanted.budget if wanted.tuned_first else 0)
     staged = {title: wanted.of(jobs) for title, jobs in every.items()}
     asked = [job for jobs in staged.values() for job in jobs]
@@ -424,13 +428,17 @@ def run_studies(
 ) -> list[str]:
     """Run studies, all by default, then write the page of all; returns their answers.
 
-    Raises ValueError for an unknown study or data set, with the nearest name, before anything runs;
+    Raises ValueError before anything runs for an unknown study or data set, with the nearest name,
+    and as `check_free`;
     NotebooksFailed if a notebook failed, when the other studies are done.
     """
     known = [*STUDIES, RESOURCES]
     chosen = [choose("study", name, known) for name in names or known]
     for dataset in datasets:
         check_available(dataset)
+    for name in chosen:
+        if name != RESOURCES:
+            check_free(STUDIES[name], to.changes)
     answers: list[str] = []
     failed: list[Failed] = []
     for name in chosen:

@@ -31,6 +31,7 @@ from ramer.data.datasets import (
     user_folders,
 )
 from ..methods.base import Method
+from ..methods.config import check_changes
 from ..methods.controls import OPPONENTS as PAIRED
 from ..methods.registry import METHODS, OWN_METHODS, PLUGGED_IN, OwnMethod
 from ..methods.registry import listed_methods, plugged_class
@@ -353,11 +354,12 @@ def read_grid(path: Path | str) -> GridFile:
     """What a grid file, in YAML, says.
 
     Raises FileNotFoundError without the file; ValueError, with what was expected, for what is no
-    YAML, an unknown key, a value of another kind, or a part without a data set.
+    YAML, an unknown key, a value of another kind, a part without a data set, or as `check_changes`.
     """
     path = Path(path)
     said = read_yaml(path)
     check_said(str(path), said, FILE_SCHEMA)
+    check_changes(said.get("changes", {}))
     home = path.absolute().parent
     own = {name: from_here(value, home) for name, value in said.get("own_methods", {}).items()}
     shared = {"methods": [*CONTEST, *own], "folds": [], "seeds": [0]}

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ArmFields', 'AnswerArm', 'KEPT', 'COLUMNS', 'FACTS', 'StudyPlan', 'StudyContext', 'Answer', 'ArmRun', 'any_dataset',
            'Study', 'named', 'Retrieved', 'retrieved', 'overlap', 'retrieval_facts', 'with_tuned_features',
-           'condition_answers', 'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'study_run',
-           'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'of_condition', 'mean_facts', 'unchanged',
-           'correct', 'arm_rows', 'study_table', 'contrast_row', 'contrasts_of', 'without_contrasts', 'compared_arms',
-           'fullest_first', 'study_view']
+           'condition_answers', 'answer_line', 'answer_lines', 'can_have', 'keep', 'kept_arm', 'run_arms', 'check_free',
+           'study_run', 'study_lines', 'collect_studies', 'with_conditions', 'read_study', 'of_condition', 'mean_facts',
+           'unchanged', 'correct', 'arm_rows', 'study_table', 'contrast_row', 'contrasts_of', 'without_contrasts',
+           'compared_arms', 'fullest_first', 'study_view']
 
 # %% ../../nbs/studies/58_engine.ipynb #97b76883
 import json
@@ -30,7 +30,7 @@ from ..evaluation.protocol import Prediction, Protocol
 from ..evaluation.statistics import Estimate, holm
 from ..io import file_name, write_text
 from ..methods.base import Method
-from ..methods.config import Config
+from ..methods.config import Config, check_changes
 from ..methods.encoders import hidden_features
 from ..methods.rag import Ramer
 from ..methods.registry import configure, make_method
@@ -413,6 +413,19 @@ def run_arms(study: Study, context: StudyContext, arms: Iterable[str]) -> list[L
     return lines
 
 
+def check_free(study: Study, changes: Mapping[str, Any]) -> None:
+    """Raise ValueError as `check_changes`, and for a field by which arms of the study differ.
+
+    With one value for all of them, they would be the same arm.
+    """
+    check_changes(changes)
+    for (arm, varied), name in product(study.arms.items(), changes):
+        if name in varied:
+            raise ValueError(
+                f"{name} is what {study.name} varies (arm {arm!r}); leave it out of the changes"
+            )
+
+
 def study_run(
     study: Study,
     dataset: str,
@@ -427,9 +440,10 @@ def study_run(
     They are kept below `root`/studies, or made. Clips that lack a modality take no part. An arm
     that the data set cannot have is left out, see `can_have`.
     arms: which; default: all. changes: fields of every arm's config.
-    Raises ValueError for an unknown arm, or if what is kept was made with another config, data or
-    code.
+    Raises ValueError for an unknown arm, as `check_free`, or if what is kept was made with another
+    config, data or code.
     """
+    check_free(study, changes)
     chosen = load_dataset(dataset).complete()
     if not study.suits(chosen):
         return []
