@@ -382,6 +382,8 @@ def read_yaml(path: Path) -> Any:
     "What a YAML file holds. Raises FileNotFoundError without it, ValueError for what is no YAML."
     import yaml
 
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a grid file, in YAML")
     try:
         return yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
