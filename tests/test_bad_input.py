@@ -105,6 +105,10 @@ COMMANDS = {
         ["study", "top-k", "--runs", "{home}/runs", "--set", '{"k": 3}'],
         "k is what top-k varies",
     ),
+    "what resources are measured on": (
+        ["study", "resources", "--runs", "{home}/runs", "--dataset", "mosi"],
+        "resources has clips and settings of its own",
+    ),
     "which run it is": (
         ["sweep", "quick", "--runs", "{home}/runs", "--set", '{"seed": 3}'],
         "seed says which run it is",

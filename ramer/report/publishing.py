@@ -6,8 +6,8 @@
 __all__ = ['log', 'Past', 'STUDIED', 'ALSO_STUDIED', 'RESOURCES', 'KEPT_AS_IT_IS', 'clone_folder', 'Destination',
            'NotebooksFailed', 'past_seconds', 'means', 'seconds_in_runs', 'minutes_of', 'past_of', 'pasts_of', 'plan',
            'plan_text', 'make_tables', 'make_leak_tables', 'sweep_jobs', 'waiting_for', 'longest_first', 'run_stages',
-           'summary', 'Wanted', 'sweep', 'sweep_parts', 'reported_tables', 'studied_sets', 'run_study', 'run_studies',
-           'write_all', 'is_source', 'by_place', 'first_difference', 'stale_files', 'compared']
+           'summary', 'Wanted', 'sweep', 'sweep_parts', 'reported_tables', 'studied_sets', 'run_study', 'studies_asked',
+           'run_studies', 'write_all', 'is_source', 'by_place', 'first_difference', 'stale_files', 'compared']
 
 # %% ../../nbs/report/73_publishing.ipynb #a2408c21
 import json
@@ -22,6 +22,7 @@ from itertools import zip_longest
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
@@ -419,6 +420,28 @@ def run_study(
     return (to.results / "studies" / name / "answer.md").read_text()
 
 # %% ../../nbs/report/73_publishing.ipynb #3fa5ad0a
+def studies_asked(
+    names: Sequence[str], datasets: Sequence[str], changes: Mapping[str, Any]
+) -> list[str]:
+    """The studies that are meant by some names; all, by default.
+
+    Raises ValueError for an unknown study or data set, with the nearest name; for what RESOURCES
+    would pass over; and as `check_free`.
+    """
+    known = [*STUDIES, RESOURCES]
+    chosen = [choose("study", name, known) for name in names or known]
+    for dataset in datasets:
+        check_available(dataset)
+    if RESOURCES in names and (datasets or changes):
+        raise ValueError(
+            f"{RESOURCES} has clips and settings of its own; leave out --dataset, --set"
+        )
+    for name in chosen:
+        if name != RESOURCES:
+            check_free(STUDIES[name], changes)
+    return chosen
+
+
 def run_studies(
     names: Sequence[str],
     to: Destination,
@@ -428,17 +451,10 @@ def run_studies(
 ) -> list[str]:
     """Run studies, all by default, then write the page of all; returns their answers.
 
-    Raises ValueError before anything runs for an unknown study or data set, with the nearest name,
-    and as `check_free`;
-    NotebooksFailed if a notebook failed, when the other studies are done.
+    Raises ValueError before anything runs as `studies_asked`; NotebooksFailed if a notebook failed,
+    when the other studies are done.
     """
-    known = [*STUDIES, RESOURCES]
-    chosen = [choose("study", name, known) for name in names or known]
-    for dataset in datasets:
-        check_available(dataset)
-    for name in chosen:
-        if name != RESOURCES:
-            check_free(STUDIES[name], to.changes)
+    chosen = studies_asked(names, datasets, to.changes)
     answers: list[str] = []
     failed: list[Failed] = []
     for name in chosen:
