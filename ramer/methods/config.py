@@ -229,9 +229,7 @@ def check_changes(changes: Mapping[str, Any]) -> None:
     Names a field that is unknown, with the nearest one; that says which run it is; or whose value
     cannot stand in it.
     """
-    known = {field.name: field for field in fields(Config)}
-    for name, value in changes.items():
-        field = known[choose("config key", name, known)]
-        if name in OF_A_RUN:
+    for name in OF_A_RUN:
+        if name in changes:
             raise ValueError(f"{name} says which run it is; leave it out of the changes")
-        check_field(field, value)
+    Config.from_dict(dict(changes))
