@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from .commands import EXTRAS, Changes, Model, Replace
-from .commands import clips_to_answer, own, parse_changes, reads_source
+from .commands import check_new_file, clips_to_answer, own, parse_changes, reads_source
 from .conditions import choose
 
 if TYPE_CHECKING:
@@ -369,15 +369,19 @@ def stored_in(model: Path) -> "RetrievalStore":
 def diagnose(
     folder: Annotated[Path, typer.Argument(help=RUN, metavar="RUN")],
     figure: Annotated[Path | None, typer.Option(help="also draw it, into this .png")] = None,
+    replace: Replace = False,
 ) -> None:
     "Say whether a run shows poor retrieval, harmful fusion or unstable training, and what to try."
     from ramer.report.diagnosis import diagnose as diagnose_run
     from ramer.report.diagnosis import diagnosis_text, draw_diagnosis
+    from ramer.report.figures import write_figure
 
+    if figure is not None:
+        check_new_file("--figure", figure, [".png"], replace)
     diagnosis = diagnose_run(folder)
     typer.echo(diagnosis_text(diagnosis))
-    if figure:
-        draw_diagnosis(diagnosis).savefig(figure, dpi=110)
+    if figure is not None:
+        write_figure(figure.with_suffix(""), draw_diagnosis(diagnosis))
 
 # %% ../nbs/92_cli.ipynb #8ab220dd
 store = typer.Typer(

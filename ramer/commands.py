@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'CENTRE',
-           'CENTRED', 'MODEL', 'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'TOKEN',
-           'TUNED', 'EXTRAS', 'PACKAGES', 'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes',
-           'checked_out', 'give_table', 'StatusHandler', 'showing_progress', 'train', 'say_scores', 'fitted_method',
-           'media_among', 'check_extractor', 'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain',
-           'enrol_clips', 'forget_clips', 'serve_model', 'export_model', 'tune', 'tried_on', 'best_first', 'doctor',
-           'findings_here']
+           'CENTRED', 'MODEL', 'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'REPLACED', 'Replace', 'ARRAYS',
+           'TOKEN', 'TUNED', 'EXTRAS', 'PACKAGES', 'read_source', 'named_paths', 'reads_source', 'parse_changes',
+           'table_bytes', 'check_new_file', 'check_table_file', 'checked_out', 'give_table', 'StatusHandler',
+           'showing_progress', 'train', 'say_scores', 'fitted_method', 'media_among', 'check_extractor',
+           'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips',
+           'serve_model', 'export_model', 'tune', 'tried_on', 'best_first', 'doctor', 'findings_here']
 
 # %% ../nbs/90_commands.ipynb #c425d48f
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib import import_module
@@ -134,34 +134,43 @@ def table_bytes(table: "pd.DataFrame", suffix: str) -> bytes:
     return table.to_csv(float_format="%.6g").encode()
 
 
-def checked_out(out: Path | None) -> Path | None:
-    """Where a table goes, as it was given.
+def check_new_file(option: str, path: Path, ends: Iterable[str], replace: bool) -> None:
+    """Check that an option names a file that may be written.
 
-    Raises ValueError for an end of the name that no table has, ModuleNotFoundError for .parquet
-    without pyarrow. The command line asks before it computes.
+    ends: what its name may end with. Raises ValueError for another end, FileExistsError for a file
+    that is there and is not to be replaced.
     """
-    if out is None:
-        return None
-    if out.suffix not in WRITERS:
-        raise ValueError(f"--out is {out}, expected a name with {', '.join(WRITERS)} at its end")
+    if path.suffix not in ends:
+        raise ValueError(f"{option} is {path}, expected a name with {', '.join(ends)} at its end")
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists; choose another name, or add --replace")
+
+
+def check_table_file(out: Path, replace: bool) -> None:
+    "As `check_new_file`; raises ModuleNotFoundError for .parquet without pyarrow, too."
+    check_new_file("--out", out, WRITERS, replace)
     if out.suffix == ".parquet":
         import_module("pyarrow")
+
+
+def checked_out(context: typer.Context, out: Path | None) -> Path | None:
+    "Where a table goes, as it was given. The command line asks before it computes."
+    if out is not None:
+        check_table_file(out, context.params["replace"])
     return out
 
-
+# %% ../nbs/90_commands.ipynb #a17eaf97
 def give_table(table: "pd.DataFrame", out: Path | None, replace: bool = False) -> None:
     """Print a table as .csv, or write it into a file.
 
-    Raises ValueError for another end of its name, FileExistsError for a file that is there.
+    Raises as `check_table_file`.
     """
     from ramer.io import write_bytes
 
     if out is None:
         typer.echo(table_bytes(table, ".csv").decode(), nl=False)
         return
-    checked_out(out)
-    if out.exists() and not replace:
-        raise FileExistsError(f"{out} exists; choose another name, or add --replace")
+    check_table_file(out, replace)
     write_bytes(out, table_bytes(table, out.suffix))
     typer.echo(f"{len(table)} rows written to {out}", err=True)
 
@@ -217,7 +226,8 @@ GIVEN = "what is available, such as l or av; default: what each clip has"
 Changes = Annotated[str, typer.Option("--set", help='fields of the config, as JSON: {"k": 10}')]
 Model = Annotated[Path, typer.Argument(help=MODEL)]
 Out = Annotated[Path | None, typer.Option(help=OUT, callback=checked_out)]
-Replace = Annotated[bool, typer.Option("--replace", help=REPLACE)]
+REPLACED = typer.Option("--replace", is_eager=True, help=REPLACE)  # known when a file is checked
+Replace = Annotated[bool, REPLACED]
 
 
 @own.command()
@@ -348,7 +358,7 @@ def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
     left.
     """
     from ramer.data.layouts import read_layout
-    from ramer.models import shown_clips
+    from ramer.models import answerable
 
     files = media_among(sources)
     if not files and len(sources) > 1:
@@ -357,16 +367,13 @@ def clips_to_answer(method: "Method", sources: Sequence[Path]) -> "Clips":
             "ask for each by itself"
         )
     clips = clips_of_media(method, files) if files else read_layout(sources[0]).clips
-    clips = shown_clips(method, clips, None)
-    empty = ~clips.present.any(1)
-    if empty.all():
-        raise ValueError(f"no clip of {len(clips)} has any of {', '.join(clips.modalities)}")
-    if empty.any():
-        first = clips.ids[empty][0]
-        typer.echo(
-            f"no answer for {empty.sum()} clips that have nothing, the first '{first}'", err=True
-        )
-    return clips[~empty]
+    answered = answerable(method, clips)
+    kept = set(answered.ids)
+    left_out = [name for name in clips.ids if name not in kept]
+    if left_out:
+        count, first = len(left_out), left_out[0]
+        typer.echo(f"no answer for {count} clips that have nothing, the first '{first}'", err=True)
+    return answered
 
 # %% ../nbs/90_commands.ipynb #71e66106
 @own.command()
@@ -409,7 +416,7 @@ def explain(
     model: Model,
     sources: Annotated[list[Path], typer.Argument(help="a folder of features, or recordings")],
     given: Annotated[str, typer.Option(help="what is available, such as l or av")],
-    most: Annotated[int, typer.Option(help="clips behind each answer")] = 5,
+    most: Annotated[int, typer.Option(min=1, help="clips behind each answer")] = 5,
     out: Out = None,
     replace: Replace = False,
 ) -> None:

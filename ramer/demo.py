@@ -27,7 +27,7 @@ from .data.folders import read_folder
 from .data.media import media_of
 from .data.worlds import WORLDS, posterior
 from .methods.base import Method
-from .models import enrol, forget, held_by, reasons, shown_clips
+from .models import answerable, enrol, forget, held_by, reasons, shown_clips
 from .service import Desk, Limits, Name, Sent, SentClip
 from .service import answer_list, check_port, clips_of, make_app
 from typing import Any
@@ -238,13 +238,14 @@ def make_demo(model: Path | str, shown: Shown, home: Path | str) -> FastAPI:
     """An application with the page, and the service below it.
 
     model: the folder of a saved method, of which a copy is put below `home` and changed there.
-    Raises ValueError for clips that the method cannot answer, and as `load_method`.
+    Clips that have nothing which the method knows are not shown. Raises ValueError for clips that
+    the method cannot answer, and as `load_method`.
     """
     copy = Path(home, "model")
     shutil.copytree(model, copy)
     app = make_app(copy, limits=Limits(requests=100_000))
     desk: Desk = app.state.desk
-    shown = Shown(shown_clips(desk.method, shown.clips, None), shown.about, shown.best)
+    shown = Shown(answerable(desk.method, shown.clips), shown.about, shown.best)
     desk.method.predict_proba(shown.clips[:1].without_labels())  # of the widths as in training
     add_page(app, Exhibit(desk, shown))
     return app

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIMPLE', 'COMPARED', 'Parts', 'parts_of', 'check_apart', 'scores', 'fitted_to', 'train_model', 'described',
            'score_rows', 'score_table', 'compared_here', 'Choice', 'dev_confusions', 'advantage', 'choose_method',
-           'chosen_of', 'shown_clips', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt', 'kept_stores',
-           'kept_clips', 'forget', 'check_stored', 'enrol']
+           'chosen_of', 'shown_clips', 'answerable', 'held_by', 'answer_columns', 'answers', 'reasons', 'Receipt',
+           'kept_stores', 'kept_clips', 'forget', 'stored_names', 'enrol']
 
 # %% ../nbs/79_models.ipynb #06b578aa
 import numpy as np
@@ -190,15 +190,18 @@ def choose_method(
     """The simple method, or one of `compared` that is better on dev beyond chance.
 
     name, seed, changes: see `train_model`. compared: default `compared_here`. The chosen one has
-    its scores and an audit in `about`.
+    its scores and an audit in `about`. Raises ValueError where nothing is compared with the simple
+    one, and as `train_model`.
     """
-    compared = compared or compared_here()
-    candidates = (SIMPLE, *compared)
+    others = [each for each in compared or compared_here() if each != SIMPLE]
+    if isinstance(compared, str) or not others:
+        raise ValueError(f"compared is {compared!r}, expected names of methods beside {SIMPLE!r}")
+    candidates = (SIMPLE, *others)
     fitted = {each: fitted_to(parts, each, name, seed, **changes) for each in candidates}
     dev = parts.dev.labelled()
     confusions = {candidate: dev_confusions(method, dev) for candidate, method in fitted.items()}
     rows = {SIMPLE: {"dev UA": float(ua(confusions[SIMPLE].sum(0)))}}
-    for candidate in compared:
+    for candidate in others:
         gain = advantage(confusions[candidate], confusions[SIMPLE])
         low, high = gain.interval()
         reached = float(ua(confusions[candidate].sum(0)))
@@ -234,6 +237,19 @@ def shown_clips(method: Method, clips: Clips, condition: str | None) -> Clips:
         return clips
     clips, mask = asked_of(clips, condition, widths)
     return clips.hide(mask)
+
+
+def answerable(method: Method, clips: Clips) -> Clips:
+    """The clips that have any of a method's modalities, and these modalities of them.
+
+    Raises ValueError if none has one, or for a modality that the method does not know.
+    """
+    known = shown_clips(method, clips, None)
+    has_any = known.present.any(1)
+    if not has_any.any():
+        expected = ", ".join(known.modalities)
+        raise ValueError(f"no clip of {len(clips)} has any of {expected}; give clips of these")
+    return known[has_any]
 
 
 def held_by(clips: Clips) -> list[list[str]]:
@@ -272,14 +288,16 @@ def reasons(method: Method, clips: Clips, condition: str, most: int = 5) -> pd.D
     """The stored clips behind the answers under one condition: `most` rows for each clip.
 
     Columns: id, rank, neighbour, label, group, similarity (the cosine), and share, what it adds to
-    its class, where the method says so. Raises ValueError for a method without a store, and as
-    its `explain` does.
+    its class, where the method says so. Raises ValueError for a method without a store, without
+    clips or rows, and as its `explain` does.
     """
     if not hasattr(method, "explain"):
         raise ValueError(
             f"{method.config.method!r} answers without neighbours, so there are no clips behind an "
             "answer; train ramer or ramer-gated"
         )
+    if not len(clips) or most < 1:
+        raise ValueError(f"{most} rows for each of {len(clips)} clips, expected one and more")
     found = method.explain(clips.without_labels(), condition)
     names = np.array([*method.about["classes"], ""])  # -1, unlabelled, is the last
     tables = []
@@ -341,15 +359,15 @@ def kept_clips(method: Method) -> dict[str, str]:
 def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) -> Receipt:
     """Remove all clips of some groups, and single clips, from a fitted method's stores.
 
-    Raises ValueError, and removes nothing, for a group or clip that is not stored, with the
-    nearest name, or if nothing is named or nothing would be left.
+    Raises TypeError for a single name in place of several. Raises ValueError, and removes nothing,
+    for a group or clip that is not stored, with the nearest name, or if nothing is named or nothing
+    would be left.
     """
     kept = kept_clips(method)
     known_ids, known_groups = np.array(list(kept), str), np.array(list(kept.values()), str)
-    for kind, asked, known in (("group", groups, known_groups), ("clip", ids, known_ids)):
-        for name in asked:
-            check_stored(kind, name, known)
-    gone = np.isin(known_groups, list(groups)) | np.isin(known_ids, list(ids))
+    asked_groups = stored_names("group", groups, known_groups)
+    asked_ids = stored_names("clip", ids, known_ids)
+    gone = np.isin(known_groups, asked_groups) | np.isin(known_ids, asked_ids)
     removed, named = known_ids[gone], np.unique(known_groups[gone])
     empties = hasattr(method, "store") and np.isin(method.store.ids, removed).all()
     if empties or not len(removed):
@@ -369,14 +387,24 @@ def forget(method: Method, groups: Iterable[str] = (), ids: Iterable[str] = ()) 
     return Receipt(tuple(removed.tolist()), tuple(named.tolist()), left, stays)
 
 
-def check_stored(kind: str, name: str, known: np.ndarray) -> None:
-    "Raise ValueError for a group or clip that is not stored, with the nearest name."
+def stored_names(kind: str, asked: Iterable[str], known: np.ndarray) -> list[str]:
+    """The names of groups or clips that are asked for.
+
+    Raises TypeError for a text, which is one name, and ValueError for one that is not stored, with
+    the nearest name.
+    """
+    if isinstance(asked, str):
+        given = repr(str(asked))
+        raise TypeError(f"{kind} {given} is a text, expected several names: give [{given}]")
+    chosen = list(map(str, asked))
     names = list(map(str, np.unique(known)))
-    if name not in names:
-        hint = did_you_mean(name, names)
-        raise ValueError(f"{kind} {name!r} is none of {len(names)} in the store{hint}")
+    for name in chosen:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise ValueError(f"{kind} {name!r} is none of {len(names)} in the store{hint}")
+    return chosen
 
-
+# %% ../nbs/79_models.ipynb #bdbcdbf7
 def enrol(method: Method, clips: Clips) -> int:
     """Put clips into a fitted method's store; nothing is retrained. Returns how many.
 

@@ -47,6 +47,7 @@ def made(tmp_path_factory):
     for name, method in (("gated", "ramer-gated"), ("linear", "one-logistic")):
         config = configure("own", method, epochs=1)
         make_method(config).fit(train, dev).save(home / name)
+    (home / "signs.png").touch()
     return home
 
 
@@ -136,6 +137,18 @@ COMMANDS = {
     ),
     "a table is there": (
         ["predict", "{home}/gated", "{home}/clips", "--out", "{home}/clips/clips.csv"],
+        "add --replace",
+    ),
+    "a table is there, which is said before anything is read": (
+        ["predict", "{home}/nowhere", "{home}/clips", "--out", "{home}/clips/clips.csv"],
+        "add --replace",
+    ),
+    "a figure of another kind": (
+        ["diagnose", "{home}/nowhere", "--figure", "{home}/signs.pdf"],
+        "expected a name with .png",
+    ),
+    "a figure is there": (
+        ["diagnose", "{home}/nowhere", "--figure", "{home}/signs.png"],
         "add --replace",
     ),
     "several sources": (
