@@ -328,6 +328,26 @@ def test_labels_come_from_a_table_and_words_join_the_voice(speak, tmp_path):
     )
 
 
+def test_what_the_table_does_not_name_is_said_and_a_misspelt_column_is_refused(tmp_path):
+    pytest.importorskip("all_minilm_l6_v2")
+    source = tmp_path / "media"
+    source.mkdir()
+    for name in ("glad", "sad"):
+        (source / f"{name}.txt").write_text(f"I am {name}.", encoding="utf-8-sig")
+    (source / "clips.csv").write_text("id,label\nglad,joy\nSad,sadness\n")
+    corpus = extract(source, tmp_path / "features")
+    assert corpus.present.tolist() == [[True], [False]]
+    assert corpus.problems == (
+        "l: 1 of 2 files are of no clip in the table, the first sad.txt; left out",
+    )
+    (tmp_path / "plain.txt").write_text("I am glad.")
+    plain = minilm()(tmp_path / "plain.txt")
+    np.testing.assert_array_equal(corpus.clips.features["l"][0], plain)  # without the mark
+    (source / "clips.csv").write_text("id,Label\nglad,joy\nsad,sadness\n")
+    with pytest.raises(ValueError, match="column of .* 'Label' is unknown.*did you mean 'label'"):
+        extract(source, tmp_path / "other")
+
+
 @pytest.fixture(scope="module")
 def talking(speak, tmp_path_factory):
     "A folder with recordings, high or low, and transcripts, and a model that the commands made."

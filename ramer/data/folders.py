@@ -6,20 +6,22 @@
 __all__ = ['COLUMNS', 'LEARNABLE_SPLITS', 'DEV_SPLITS', 'UNUSED_SPLIT', 'FeatureColumns', 'READERS', 'DAMAGED', 'NOT_MODALITIES',
            'OTHER_DATA', 'OTHER_READERS', 'NOT_NUMBERS', 'ZERO_ROWS', 'KEYS', 'Corpus', 'check_length', 'path_of_table',
            'read_raw_table', 'read_table_of_clips', 'label_numbers', 'check_splits', 'check_classes', 'check_array',
-           'stack_by_id', 'stack_sequences', 'read_npy', 'fold_numbers', 'frame_counts', 'read_arrays', 'read_columns',
-           'check_file', 'feature_files', 'check_table', 'read_features', 'measured_rows', 'measured', 'read_about',
-           'unread_keys', 'read_modalities', 'read_folder', 'table_of_clips', 'write_folder', 'save_array', 'inspect',
-           'counted', 'modality_row', 'inspection_text', 'complaint', 'class_problems', 'split_problems',
-           'group_problems', 'found_problems']
+           'bare_name', 'warn_of_near_names', 'stack_by_id', 'stack_sequences', 'read_npy', 'fold_numbers',
+           'frame_counts', 'read_arrays', 'read_columns', 'check_file', 'feature_files', 'check_table', 'read_features',
+           'measured_rows', 'measured', 'read_about', 'unread_keys', 'read_modalities', 'read_folder', 'table_of_clips',
+           'write_folder', 'save_array', 'inspect', 'counted', 'modality_row', 'inspection_text', 'complaint',
+           'class_problems', 'split_problems', 'group_problems', 'found_problems']
 
 # %% ../../nbs/data/06_folders.ipynb #cfb7e251
 import json
 import numpy as np
 import pandas as pd
+import re
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numpy.typing import ArrayLike
 from pathlib import Path
@@ -206,10 +208,31 @@ def check_array(name: str, array: ArrayLike, first_name: str, first: np.ndarray)
         raise ValueError(f"clip '{name}' holds {array.dtype}, expected numbers")
 
 
+def bare_name(name: str) -> str:
+    "A name without capitals, blanks around it, an ending such as .wav, and zeros in front."
+    return re.sub(r"\.[a-z]+\d?$", "", name.strip().casefold()).lstrip("0")
+
+
+def warn_of_near_names(ids: Sequence[str], given: Collection[str]) -> None:
+    "Warn where a clip has no array, and one is left over whose name differs by spelling alone."
+    known = set(ids)
+    unused = {bare_name(name): name for name in given if name not in known}
+    lacking = [name for name in ids if name not in given and bare_name(name) in unused]
+    if lacking:
+        first = lacking[0]
+        warnings.warn(
+            f"{len(lacking)} of {len(ids)} clips have no array while one of nearly their name is "
+            f"left over, the first {first!r} and {unused[bare_name(first)]!r}: taken as missing; "
+            "where they are one, give them one name",
+            stacklevel=2,
+        )
+
+# %% ../../nbs/data/06_folders.ipynb #2e841fd1
 def stack_by_id(ids: Sequence[str], given: Mapping[str, ArrayLike]) -> FeatureColumns:
     """The columns of {id: (D,) or (T, D)} in the order of `ids`; sequences are padded with zeros.
 
-    Raises ValueError, naming the clip, if shapes do not fit together or an array holds no numbers.
+    Warns as `warn_of_near_names`. Raises ValueError, naming the clip, if shapes do not fit together
+    or an array holds no numbers.
     """
     known = [i for i, name in enumerate(ids) if name in given]
     if not known:
@@ -217,6 +240,7 @@ def stack_by_id(ids: Sequence[str], given: Mapping[str, ArrayLike]) -> FeatureCo
         raise ValueError(
             f"none of the {len(ids)} ids of the table is in it, which has, for example, {example!r}"
         )
+    warn_of_near_names(ids, given)
     first_name = ids[known[0]]
     first = np.asarray(given[first_name])
     if first.ndim not in (1, 2) or 0 in first.shape:

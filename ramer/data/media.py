@@ -28,8 +28,10 @@ from ..conditions import choose
 from .clips import Clips, Provenance
 from ramer.data.folders import (
     Corpus,
+    check_table,
     fold_numbers,
     label_numbers,
+    read_about,
     read_table_of_clips,
     stack_by_id,
     write_folder,
@@ -191,7 +193,7 @@ def minilm() -> Callable[[Path], np.ndarray]:
     encode = sentence_encoder()
 
     def embed(path: Path) -> np.ndarray:
-        text = Path(path).read_text(encoding="utf-8").strip()
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
         if not text:
             raise ValueError(f"{path} holds no words")
         return encode([text])[0]
@@ -334,10 +336,15 @@ def extract_each(
 
 # %% ../../nbs/data/76_media.ipynb #a5d06ae7
 def clips_of(source: Path, files: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
-    "The source's table of clips, or one of the media's names."
-    if any((source / f"clips{end}").exists() for end in (".csv", ".parquet")):
-        return read_table_of_clips(source)
-    return names_of(files)
+    """The source's table of clips, or one of the media's names.
+
+    Raises ValueError for a column of the table that is none of ours, as `read_folder` does.
+    """
+    if not any((source / f"clips{end}").exists() for end in (".csv", ".parquet")):
+        return names_of(files)
+    table = read_table_of_clips(source)
+    check_table(source, table, tuple(files), tuple(read_about(source).get("ignore", ())))
+    return table
 
 
 def names_of(files: Mapping[str, Mapping[str, Path]]) -> pd.DataFrame:
@@ -385,6 +392,12 @@ def extract_all(
     problems = []
     for modality, paths in files.items():
         wanted = {name: path for name, path in paths.items() if name in known}
+        others = [path.name for name, path in paths.items() if name not in known]
+        if others:
+            problems.append(
+                f"{modality}: {len(others)} of {len(paths)} files are of no clip in the table, the "
+                f"first {others[0]}; left out"
+            )
         made, more = extract_each(modality, wanted, parts / modality, progress)
         problems += more
         if made or modality in named or len(files) == 1:
