@@ -347,6 +347,19 @@ def test_removing_none_of_something_removes_nothing(kept):
     assert_holds(store, listed)
 
 
+def test_a_text_is_one_id(kept):
+    store, listed = filled(kept.new())
+    assert_array_equal(store.get("clip5")["a"], store.get(["clip5"])["a"])
+    store.add("xy", {m: np.ones((1, d)) for m, d in WIDTHS.items()})
+    store.update("xy", labels=[1])
+    for name in ("x", "y"):
+        store.add(name, {m: np.ones((1, d)) for m, d in WIDTHS.items()})
+    store.remove("xy")
+    assert set(store.ids) == {*listed.clips, "x", "y"}
+    with pytest.raises(KeyError, match="id 'xy' is not in the store"):
+        store.get("xy")
+
+
 def drawn(generator, n, width=16):
     "Features in which some clips are near others."
     hidden = generator.normal(size=(n, 4))

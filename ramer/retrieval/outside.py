@@ -38,6 +38,7 @@ from ramer.retrieval.store import (
     RetrievalStore,
     addition,
     as_column,
+    as_ids,
     as_rows,
     check_new,
     check_queries,
@@ -438,7 +439,7 @@ class CorrectedClips(GrowingClips):
         Raises KeyError for an id that is not stored, ValueError for columns that do not fit;
         nothing is changed then.
         """
-        names = np.asarray(ids, str)
+        names = as_ids(ids)
         self._check_stored(names)
         rows: dict[str, np.ndarray] = {}
         if features:
@@ -478,7 +479,7 @@ class ChangingClips(CorrectedClips):
         if ids is None and groups is None and before is None:
             raise ValueError("remove got nothing, expected ids, groups or a time before which")
         conditions = []
-        names = None if ids is None else np.atleast_1d(np.asarray(ids, str))
+        names = None if ids is None else as_ids(ids)
         if names is not None:
             self._check_stored(names)
         if groups is not None:
@@ -518,7 +519,7 @@ class ReadClips(ChangingClips):
         Returns Added, with (n,) ids, labels, groups and times, and present in the order of
         `modalities`. Raises KeyError for an id that is not stored.
         """
-        names = np.asarray(ids, str)
+        names = as_ids(ids)
         parts = [no_clips(self.dims, len(self._dims))]
         wanted = list(dict.fromkeys(names.tolist()))
         for some in self._chunks(wanted if len(self) else []):

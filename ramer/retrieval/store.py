@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['T', 'C', 'ROWS', 'Change', 'EXACT', 'AUTO', 'IN_MEMORY', 'AUTO_ENGINE', 'SMALLEST', 'AUTO_FROM', 'STORE_FORMAT',
-           'ROWS_FILE', 'Hits', 'unit', 'check_stored', 'ClipRows', 'DerivedRows', 'GroupNumbers', 'NumberedRows',
-           'extended', 'as_column', 'present_columns', 'check_new', 'check_rows', 'check_present_rows', 'kept_rows',
-           'as_rows', 'Added', 'addition', 'GrowingRows', 'Remaining', 'Corrected', 'CorrectedRows', 'Removed',
-           'ChangingRows', 'ReplayedRows', 'Exclusion', 'looked_up', 'one_exclusion', 'Featured', 'check_queries',
-           'first_allowed', 'SearchedRows', 'PlacedRows', 'EngineRows', 'FollowedRows', 'RetrievalStore',
-           'engine_facts', 'save_store', 'mapped_file', 'load_store']
+           'ROWS_FILE', 'Hits', 'unit', 'as_ids', 'check_stored', 'ClipRows', 'DerivedRows', 'GroupNumbers',
+           'NumberedRows', 'extended', 'as_column', 'present_columns', 'check_new', 'check_rows', 'check_present_rows',
+           'kept_rows', 'as_rows', 'Added', 'addition', 'GrowingRows', 'Remaining', 'Corrected', 'CorrectedRows',
+           'Removed', 'ChangingRows', 'ReplayedRows', 'Exclusion', 'looked_up', 'one_exclusion', 'Featured',
+           'check_queries', 'first_allowed', 'SearchedRows', 'PlacedRows', 'EngineRows', 'FollowedRows',
+           'RetrievalStore', 'engine_facts', 'save_store', 'mapped_file', 'load_store']
 
 # %% ../../nbs/retrieval/22_store.ipynb #8e07e072
 import json
@@ -73,6 +73,11 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
+def as_ids(ids: ArrayLike) -> np.ndarray:
+    "Ids as an array (n,) str; a single text is one id."
+    return np.atleast_1d(np.asarray(ids, str))
+
+
 def check_stored(ids: Iterable[str], stored: Collection[str], n: int) -> None:
     "Raise KeyError for an id that is not among those stored in a store of n clips."
     for name in ids:
@@ -125,7 +130,7 @@ class ClipRows:
 
     def rows(self, ids: ArrayLike) -> np.ndarray:
         "The rows of these ids: (n,) int64. Raises KeyError for an id that is not stored."
-        names = np.asarray(ids, str).tolist()
+        names = as_ids(ids).tolist()
         check_stored(names, self.row_of, len(self))
         return np.array([self.row_of[name] for name in names], np.int64)
 
@@ -377,7 +382,7 @@ def addition(
     dims: Mapping[str, int],
 ) -> Added:
     "What is to be added, as `GrowingRows.add` is given it, if it fits; dims: as `as_rows` has it."
-    names = np.asarray(ids, str)
+    names = as_ids(ids)
     has = present_columns(len(names), features, present)
     rows = as_rows(features, has, unit_length, dims)
     new_labels = as_column(names, "labels", -1 if labels is None else labels, np.int64)
@@ -500,7 +505,7 @@ class CorrectedRows(GrowingRows):
             rows = as_rows(features, has, self.unit_length, self.dims if len(self) else {})
         if labels is not None:
             labels = as_column(ids, "labels", labels, np.int64)
-        self._make(self._correct, Corrected(np.asarray(ids, str), rows, labels))
+        self._make(self._correct, Corrected(as_ids(ids), rows, labels))
 
     def _correct(self, new: Corrected) -> None:
         at = self.rows(new.ids)
