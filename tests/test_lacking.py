@@ -261,7 +261,7 @@ def folder(tmp_path, monkeypatch):
     grouped = Clips(clips.ids, clips.features, clips.labels, clips.classes, groups)
     present = ~(np.arange(200)[:, None] % 5 == [[0, 1, 2]])
     present[[7, 8]] = False
-    corpus = Corpus(grouped, present, fold=np.arange(200) // 100)
+    corpus = Corpus(grouped.hide(present), fold=np.arange(200) // 100)
     write_folder(corpus, tmp_path / "data" / "mine")
     return tmp_path
 

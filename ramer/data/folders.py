@@ -36,7 +36,6 @@ from typing import Any, TypeAlias
 class Corpus:
     """Clips, with what a data set's files hold beside features and labels.
 
-    present: (N, M) bool, True where a feature was on disk; default: as the clips have it.
     split: (N,) str, such as "train", "test1" or "unlabelled"; "" where none is given.
     fold: (N,) int64, -1 where none is given.
     problems: sentences about what a reader should know.
@@ -44,7 +43,6 @@ class Corpus:
     """
 
     clips: Clips
-    present: np.ndarray
     split: np.ndarray
     fold: np.ndarray
     problems: tuple[str, ...]
@@ -52,43 +50,40 @@ class Corpus:
     def __init__(
         self,
         clips: Clips,
-        present: ArrayLike | None = None,
         split: ArrayLike | None = None,
         fold: ArrayLike | None = None,
         problems: tuple[str, ...] = (),
     ):
         n = len(clips)
-        is_here = clips.present if present is None else np.asarray(present, bool)
         columns = vars(self)  # past the frozen dataclass's own refusal
         columns["split"] = np.full(n, "", "U1") if split is None else np.asarray(split, str)
         columns["fold"] = np.full(n, -1) if fold is None else np.asarray(fold, np.int64)
-        check_length("present", is_here, (n, len(clips.modalities)))
-        check_length("split", self.split, (n,))
-        check_length("fold", self.fold, (n,))
-        if (clips.present & ~is_here).any():
-            clips = clips.hide(is_here)
-        columns.update(clips=clips, present=clips.present, problems=problems)
+        check_length("split", self.split, n)
+        check_length("fold", self.fold, n)
+        columns.update(clips=clips, problems=problems)
+
+    @property
+    def present(self) -> np.ndarray:
+        "(N, M) bool, True where a clip has a modality."
+        return self.clips.present
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, rows: RowIndex) -> "Corpus":
         "The corpus at these rows: an index array, a boolean mask or a slice."
-        clips = self.clips[rows]
-        return replace(
-            self, clips=clips, present=clips.present, split=self.split[rows], fold=self.fold[rows]
-        )
+        return replace(self, clips=self.clips[rows], split=self.split[rows], fold=self.fold[rows])
 
     def complete(self) -> "Corpus":
         "The rows that lack nothing."
         return self if self.present.all() else self[self.present.all(1)]
 
 
-def check_length(name: str, column: np.ndarray, shape: tuple[int, ...]) -> None:
-    "Raise ValueError unless a column has this shape, a row for each clip."
-    if column.shape != shape:
+def check_length(name: str, column: np.ndarray, n: int) -> None:
+    "Raise ValueError unless a column has an entry for each of n clips."
+    if column.shape != (n,):
         raise ValueError(
-            f"{name} has shape {column.shape}, expected {shape}, a row for each of {shape[0]} clips"
+            f"{name} has shape {column.shape}, expected ({n},), an entry for each of {n} clips"
         )
 
 # %% ../../nbs/data/06_folders.ipynb #b9c90abc
@@ -573,7 +568,7 @@ def read_folder(folder: Path | str, zero_rows: str = "keep") -> Corpus:
         clips = Clips(table.id, features, labels, classes, groups, lengths, provenance, present)
         fold = fold_numbers(table.fold)
         said = (*about.get("problems", ()), *unread_keys(about), *problems)
-        return Corpus(clips, None, table.split, fold, said)
+        return Corpus(clips, table.split, fold, said)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder}: {error}") from error
 

@@ -37,6 +37,7 @@ from ramer.data.folders import (
     measured,
     read_folder,
     stack_by_id,
+    warn_of_near_names,
 )
 from .unpickle import read_object_arrays, unpickle
 from ..io import file_name, new_folder, one_line, write_text
@@ -244,8 +245,8 @@ def read_feature_folder(
 
     An entry is an .npy, or a folder of several that are joined in the order of their names. frames:
     keep (T, D); otherwise average over time. scratch: see `allocate`.
-    Raises FileNotFoundError if there is no such folder; ValueError, naming the file, for an id that
-    would leave it, a link that does, or shapes that do not fit.
+    Warns as `warn_of_near_names`. Raises FileNotFoundError if there is no such folder; ValueError,
+    naming the file, for an id that would leave it, a link that does, or shapes that do not fit.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -256,6 +257,7 @@ def read_feature_folder(
         raise ValueError(
             f"{folder} holds no file for any of {len(ids)} clips, the first '{ids[0]}'"
         )
+    warn_of_near_names(ids, entries)
     rows = np.flatnonzero(present).tolist()
     paths = {row: contained_path(folder, entries[ids[row]]) for row in rows}
     read = read_sequences if frames else read_vectors
@@ -410,8 +412,8 @@ def assemble(
         group = groups_of(table.id, spec, source.groups)
         fold = table.id.map(spec.fold).to_numpy() if spec.fold else None
         provenance = {m: Provenance(Path(str(source.where[m])).name) for m in features}
-        clips = Clips(table.id, features, numbers, classes, group, lengths, provenance)
-        return Corpus(clips, present, table.split, fold, (*problems, *more))
+        clips = Clips(table.id, features, numbers, classes, group, lengths, provenance, present)
+        return Corpus(clips, table.split, fold, (*problems, *more))
     except ValueError as error:
         raise ValueError(f"{source.name}: {error}") from error
 

@@ -376,7 +376,7 @@ def gather(
     provenance = {modality: EXTRACTORS[modality].provenance for modality in arrays}
     has = np.stack(present, 1)
     clips = Clips(table.id, arrays, labels, classes, groups, provenance=provenance, present=has)
-    return Corpus(clips, None, table.split, fold_numbers(table.fold), tuple(problems))
+    return Corpus(clips, table.split, fold_numbers(table.fold), tuple(problems))
 
 # %% ../../nbs/data/76_media.ipynb #f302d093
 def extract_all(
