@@ -245,6 +245,11 @@ FOLDERS = {
     "two test splits": (rewritten(split=["test1", "test2"] * (N // 2)), "has the test splits"),
     "dev and no test": (rewritten(split=["dev", "train"] * (N // 2)), "name the test clips"),
     "a group in two folds": (rewritten(fold=[str(i // 30) for i in range(N)]), "lies in two folds"),
+    "folds from one": (
+        rewritten(fold=[str(1 + i % 12 // 4) for i in range(N)]),
+        "has the folds 1, 2, 3; number them from 0 to 2",
+    ),
+    "a single fold": (rewritten(fold="0"), "none is left to learn from"),
     "a fold that is no number": (rewritten(fold="first"), "column fold holds 'first'"),
     "no labels": (rewritten(label=""), "no labelled clip"),
     "an unknown modality is missing": (rewritten(missing="q"), "q"),

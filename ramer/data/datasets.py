@@ -11,9 +11,9 @@ __all__ = ['RAVDESS_LICENCE', 'RAVDESS_FILE', 'FRAMES_FILE', 'ACTOR_PROTOCOL', '
            'OWN_FOLDERS', 'TABLES', 'DATASETS', 'NESTED', 'NESTED_FOLDS', 'data_root', 'read_npz', 'ravdess_traits',
            'ravdess_clips', 'load_ravdess', 'load_ravdess_goemotions', 'pad_frames', 'load_ravdess_frames', 'load_mosi',
            'rows_kept', 'crema_d_traits', 'load_crema_d', 'load_stressid', 'split_dataset', 'twitter_clips', 'cosines',
-           'posted_again', 'load_twitter', 'RealSet', 'listed_folders', 'user_folders', 'folder_protocol',
-           'folder_note', 'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol', 'nested', 'load_dataset',
-           'protocol_name', 'available_datasets', 'check_available']
+           'posted_again', 'load_twitter', 'RealSet', 'listed_folders', 'user_folders', 'check_folds',
+           'folder_protocol', 'folder_note', 'folder_dataset', 'named_folder', 'fold_within', 'nested_protocol',
+           'nested', 'load_dataset', 'protocol_name', 'available_datasets', 'check_available']
 
 # %% ../../nbs/data/07_datasets.ipynb #4f724a66
 import numpy as np
@@ -444,6 +444,21 @@ def user_folders() -> dict[str, Path]:
     return {folder.name: folder for folder in folders} | listed_folders()
 
 # %% ../../nbs/data/07_datasets.ipynb #b0ebed48
+def check_folds(folder: Path, fold: np.ndarray) -> None:
+    "Raise ValueError unless folds are numbered from 0, and there are two. fold: see below."
+    numbers = np.unique(fold[fold >= 0])
+    if numbers[-1] != len(numbers) - 1:
+        raise ValueError(
+            f"{folder} has the folds {', '.join(map(str, numbers))}; number them from 0 to "
+            f"{len(numbers) - 1} in the column fold"
+        )
+    if (fold == 0).all():
+        raise ValueError(
+            f"{folder} has all clips in fold 0, so none is left to learn from; name two folds, or "
+            "empty the column fold"
+        )
+
+
 def folder_protocol(
     folder: Path, split: np.ndarray, fold: np.ndarray, is_labelled: np.ndarray
 ) -> tuple[str, str]:
@@ -451,12 +466,13 @@ def folder_protocol(
 
     split: (N,) str. fold: (N,) int, -1 where none is given; where there are folds, they decide.
     is_labelled: (N,) bool. Raises ValueError if there is no labelled clip, for an unknown split,
-    for several test splits, or for a dev split without one.
+    for several test splits, for a dev split without one, and as `check_folds`.
     """
     if not is_labelled.any():
         raise ValueError(f"{folder} has no labelled clip; fill the column label of its table")
     check_splits(folder, split)
     if (fold >= 0).any():
+        check_folds(folder, fold)
         return FOLDS_PROTOCOL, ""
     tests = [name for name in dict.fromkeys(split[is_labelled]) if name.startswith("test")]
     if len(tests) > 1:

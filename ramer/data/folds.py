@@ -75,11 +75,12 @@ def known_rows(what: str, table: pd.DataFrame, ids: ArrayLike) -> pd.DataFrame:
 # %% ../../nbs/data/04_folds.ipynb #f7c248c1
 def check_groups_whole(name: str, groups: np.ndarray, fold: np.ndarray) -> None:
     "Raise ValueError if a group lies in two folds of the data set `name`. groups, fold: (N,)."
-    for group in np.unique(groups):
-        if len(np.unique(fold[groups == group])) > 1:
-            raise ValueError(
-                f"group '{group}' lies in two folds of {name!r}; give all its clips the same fold"
-            )
+    folds = pd.Series(fold).groupby(groups).agg(["min", "max"])
+    torn = folds.index[folds["min"] != folds["max"]]
+    if len(torn):
+        raise ValueError(
+            f"group '{torn[0]}' lies in two folds of {name!r}; give all its clips the same fold"
+        )
 
 
 def grouped_dataset(
