@@ -95,6 +95,34 @@ def test_what_fails_is_one_line_each_and_the_rest_goes_on(notebooks):
         assert not list(job.out.parent.glob("*.part.*"))
 
 
+PROGRAM = """
+import ramer
+from ramer.runs import sweep
+
+
+def work(job, key, tells):
+    import ramer
+
+    tells.send(ramer.__file__)
+
+
+sweep.work = work
+if __name__ == "__main__":
+    print(sweep.Running.start(sweep.job_context(), None, "key").hears.recv() == ramer.__file__)
+"""
+
+
+@FORKED
+def test_its_processes_import_what_it_imports_wherever_it_stands(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    other = tmp_path / "clone" / "ramer"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("__version__ = 'another'")
+    command = [sys.executable, str(tmp_path / "program.py")]
+    ended = subprocess.run(command, cwd=other.parent, capture_output=True, text=True)
+    assert ended.stdout == "True\n", ended.stderr
+
+
 @pytest.fixture
 def papermills_part(notebooks, monkeypatch):
     "A job, and the calls of what stands for papermill, which writes a notebook."

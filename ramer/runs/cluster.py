@@ -47,6 +47,7 @@ from ramer.runs.sweep import (
     ended_jobs,
     error_of,
     experiments,
+    importing_as_here,
     job_context,
     log_of,
     package_hash,
@@ -223,7 +224,8 @@ def execute_asked() -> None:
     threading.Thread(target=listen, daemon=True).start()
     variables, context = dict(os.environ), job_context()
     first = context.Process(target=int)  # which has libraries imported, before a job sets variables
-    first.start()
+    with importing_as_here():
+        first.start()
     first.join()
     while True:
         execute_sent(Path(asked.get()), variables, context)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ONE_THREAD', 'COPIED', 'REASONS', 'NOT_STARTED', 'LAST_SECONDS', 'Engine', 'experiments', 'check_parameters',
            'cells_of', 'package_hash', 'hash_of_file', 'own_files', 'job_key', 'jobs_left', 'is_left', 'is_done',
-           'imported_by', 'job_context', 'end_with_parent', 'be_kernel', 'print_to', 'WaitingKernel', 'manager_of',
-           'error_of', 'first_line', 'log_to', 'log_of', 'part_of', 'execute', 'run_or_start_anew', 'executed',
-           'run_papermill', 'sign', 'work', 'Running', 'ended_badly', 'take_free', 'ended_jobs', 'Failed', 'error_file',
-           'run_jobs', 'reported']
+           'imported_by', 'importing_as_here', 'job_context', 'end_with_parent', 'be_kernel', 'print_to',
+           'WaitingKernel', 'manager_of', 'error_of', 'first_line', 'log_to', 'log_of', 'part_of', 'execute',
+           'run_or_start_anew', 'executed', 'run_papermill', 'sign', 'work', 'Running', 'ended_badly', 'take_free',
+           'ended_jobs', 'Failed', 'error_file', 'run_jobs', 'reported']
 
 # %% ../../nbs/runs/47_sweep.ipynb #38b750af
 import ast
@@ -17,9 +17,10 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from itertools import chain
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
@@ -136,6 +137,21 @@ def imported_by(notebooks: Sequence[Path]) -> list[str]:
         if isinstance(statement, ast.ImportFrom):
             found.add(str(statement.module))
     return sorted(found)
+
+
+@contextmanager
+def importing_as_here() -> Iterator[None]:
+    """A process that is started in this block imports from where this one does.
+
+    Else it would look into the current folder first, which may hold another ramer.
+    """
+    given = dict(os.environ)
+    os.environ.update(PYTHONPATH=os.pathsep.join(sys.path), PYTHONSAFEPATH="1")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(given)
 
 
 def job_context() -> Any:
@@ -416,7 +432,8 @@ class Running(NamedTuple):
         "Start a job's process. given: see `work`."
         hears, tells = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(job, *given, tells))
-        process.start()
+        with importing_as_here():
+            process.start()
         tells.close()  # so that only the process can tell, and its end is heard
         return cls(job, process, hears)
 
