@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'FEATURES', 'CORPUS', 'GROUPS', 'FRAMES', 'LAYOUT', 'ZEROS', 'WRITERS', 'own', 'AUTO', 'METHOD', 'CENTRE',
-           'CENTRED', 'MODEL', 'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'REPLACED', 'Replace', 'ARRAYS',
-           'TOKEN', 'TUNED', 'EXTRAS', 'PACKAGES', 'read_source', 'named_paths', 'reads_source', 'parse_changes',
-           'table_bytes', 'check_new_file', 'check_table_file', 'checked_out', 'give_table', 'StatusHandler',
-           'showing_progress', 'train', 'say_scores', 'fitted_method', 'media_among', 'check_extractor',
-           'clips_of_media', 'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips',
-           'serve_model', 'export_model', 'tune', 'tried_on', 'best_first', 'doctor', 'findings_here']
+           'CENTRED', 'MODEL', 'OUT', 'REPLACE', 'GIVEN', 'Changes', 'Model', 'Out', 'Replace', 'ARRAYS', 'TOKEN',
+           'TUNED', 'EXTRAS', 'PACKAGES', 'read_source', 'named_paths', 'reads_source', 'parse_changes', 'table_bytes',
+           'check_new_file', 'check_table_file', 'checked_out', 'give_table', 'StatusHandler', 'showing_progress',
+           'train', 'say_scores', 'fitted_method', 'media_among', 'check_extractor', 'clips_of_media',
+           'clips_to_answer', 'predict', 'evaluate', 'explain', 'enrol_clips', 'forget_clips', 'serve_model',
+           'export_model', 'tune', 'tried_on', 'best_first', 'doctor', 'findings_here']
 
 # %% ../nbs/90_commands.ipynb #c425d48f
 import json
@@ -226,8 +226,8 @@ GIVEN = "what is available, such as l or av; default: what each clip has"
 Changes = Annotated[str, typer.Option("--set", help='fields of the config, as JSON: {"k": 10}')]
 Model = Annotated[Path, typer.Argument(help=MODEL)]
 Out = Annotated[Path | None, typer.Option(help=OUT, callback=checked_out)]
-REPLACED = typer.Option("--replace", is_eager=True, help=REPLACE)  # known when a file is checked
-Replace = Annotated[bool, REPLACED]
+# eager, so that it is known when the file of --out is checked
+Replace = Annotated[bool, typer.Option("--replace", is_eager=True, help=REPLACE)]
 
 
 @own.command()

@@ -190,9 +190,9 @@ def check_present(present: np.ndarray, n: int, modalities: tuple[str, ...]) -> N
 
 def check_labels(clips: ClipColumns) -> None:
     "Raise ValueError if a class is named twice, or a label is neither -1 nor one of the classes."
-    twice = [name for row, name in enumerate(clips.classes) if name in clips.classes[:row]]
-    if twice:
-        raise ValueError(f"class {twice[0]!r} is named twice; give every class its own name")
+    if len(set(clips.classes)) < len(clips.classes):
+        twice = next(name for name in clips.classes if clips.classes.count(name) > 1)
+        raise ValueError(f"class {twice!r} is named twice; give every class its own name")
     if not clips.classes and (clips.labels >= 0).any():
         raise ValueError(
             "labels are given without classes; name them, e.g. classes=('neutral', 'happy')"

@@ -445,7 +445,7 @@ def user_folders() -> dict[str, Path]:
 
 # %% ../../nbs/data/07_datasets.ipynb #b0ebed48
 def check_folds(folder: Path, fold: np.ndarray) -> None:
-    "Raise ValueError unless folds are numbered from 0, and there are two. fold: see below."
+    "Raise ValueError unless folds (N,) are numbered from 0, -1 for none, and leave clips to learn."
     numbers = np.unique(fold[fold >= 0])
     if numbers[-1] != len(numbers) - 1:
         raise ValueError(

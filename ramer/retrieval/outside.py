@@ -38,7 +38,7 @@ from ramer.retrieval.store import (
     RetrievalStore,
     addition,
     as_column,
-    as_ids,
+    as_names,
     as_rows,
     check_new,
     check_queries,
@@ -439,7 +439,7 @@ class CorrectedClips(GrowingClips):
         Raises KeyError for an id that is not stored, ValueError for columns that do not fit;
         nothing is changed then.
         """
-        names = as_ids(ids)
+        names = as_names(ids)
         self._check_stored(names)
         rows: dict[str, np.ndarray] = {}
         if features:
@@ -479,11 +479,11 @@ class ChangingClips(CorrectedClips):
         if ids is None and groups is None and before is None:
             raise ValueError("remove got nothing, expected ids, groups or a time before which")
         conditions = []
-        names = None if ids is None else as_ids(ids)
+        names = None if ids is None else as_names(ids)
         if names is not None:
             self._check_stored(names)
         if groups is not None:
-            of = np.atleast_1d(np.asarray(groups, str))
+            of = as_names(groups)
             self._check_groups(of)
             conditions.append(self._among("group", sorted(set(of.tolist()))))
         if before is not None:
@@ -519,7 +519,7 @@ class ReadClips(ChangingClips):
         Returns Added, with (n,) ids, labels, groups and times, and present in the order of
         `modalities`. Raises KeyError for an id that is not stored.
         """
-        names = as_ids(ids)
+        names = as_names(ids)
         parts = [no_clips(self.dims, len(self._dims))]
         wanted = list(dict.fromkeys(names.tolist()))
         for some in self._chunks(wanted if len(self) else []):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['T', 'C', 'ROWS', 'Change', 'EXACT', 'AUTO', 'IN_MEMORY', 'AUTO_ENGINE', 'SMALLEST', 'AUTO_FROM', 'STORE_FORMAT',
-           'ROWS_FILE', 'Hits', 'unit', 'as_ids', 'check_stored', 'ClipRows', 'DerivedRows', 'GroupNumbers',
+           'ROWS_FILE', 'Hits', 'unit', 'as_names', 'check_stored', 'ClipRows', 'DerivedRows', 'GroupNumbers',
            'NumberedRows', 'extended', 'as_column', 'present_columns', 'check_new', 'check_rows', 'check_present_rows',
            'kept_rows', 'as_rows', 'Added', 'addition', 'GrowingRows', 'Remaining', 'Corrected', 'CorrectedRows',
            'Removed', 'ChangingRows', 'ReplayedRows', 'Exclusion', 'looked_up', 'one_exclusion', 'Featured',
@@ -73,9 +73,9 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
-def as_ids(ids: ArrayLike) -> np.ndarray:
-    "Ids as an array (n,) str; a single text is one id."
-    return np.atleast_1d(np.asarray(ids, str))
+def as_names(names: ArrayLike) -> np.ndarray:
+    "Ids or groups as an array (n,) str; a single text is one of them."
+    return np.atleast_1d(np.asarray(names, str))
 
 
 def check_stored(ids: Iterable[str], stored: Collection[str], n: int) -> None:
@@ -130,7 +130,7 @@ class ClipRows:
 
     def rows(self, ids: ArrayLike) -> np.ndarray:
         "The rows of these ids: (n,) int64. Raises KeyError for an id that is not stored."
-        names = as_ids(ids).tolist()
+        names = as_names(ids).tolist()
         check_stored(names, self.row_of, len(self))
         return np.array([self.row_of[name] for name in names], np.int64)
 
@@ -382,7 +382,7 @@ def addition(
     dims: Mapping[str, int],
 ) -> Added:
     "What is to be added, as `GrowingRows.add` is given it, if it fits; dims: as `as_rows` has it."
-    names = as_ids(ids)
+    names = as_names(ids)
     has = present_columns(len(names), features, present)
     rows = as_rows(features, has, unit_length, dims)
     new_labels = as_column(names, "labels", -1 if labels is None else labels, np.int64)
@@ -505,7 +505,7 @@ class CorrectedRows(GrowingRows):
             rows = as_rows(features, has, self.unit_length, self.dims if len(self) else {})
         if labels is not None:
             labels = as_column(ids, "labels", labels, np.int64)
-        self._make(self._correct, Corrected(as_ids(ids), rows, labels))
+        self._make(self._correct, Corrected(as_names(ids), rows, labels))
 
     def _correct(self, new: Corrected) -> None:
         at = self.rows(new.ids)
@@ -563,7 +563,7 @@ class ChangingRows(CorrectedRows):
             raise ValueError("remove got nothing, expected ids, groups or a time before which")
         chosen = np.arange(len(self)) if ids is None else np.unique(self.rows(ids))
         if groups is not None:
-            names = np.atleast_1d(np.asarray(groups, str))
+            names = as_names(groups)
             unknown = sorted(set(names.tolist()) - set(self.group_numbers.numbers))
             if unknown:
                 raise KeyError(f"group {unknown[0]!r} is not in the store of {len(self)} clips")
